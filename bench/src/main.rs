@@ -1,0 +1,3 @@
+//! The load tool: makes the traffic that a benchmark measures.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Decisions about load, told the time and given randomness: they decide and do nothing.

@@ -1,0 +1,1 @@
+//! What the behaviour tests share: namespaces, processes and traffic, each cleaned up when dropped.
