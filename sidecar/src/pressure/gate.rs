@@ -82,7 +82,8 @@ pub struct GateLimits {
     pub pause_above_percent: u8,
     /// The share below which it resumes; 1 to `pause_above_percent`, 80 by default.
     pub resume_below_percent: u8,
-    /// Descriptors kept for everything but connections; at most half of the descriptor limit, 32 by default.
+    /// Descriptors kept free, so that the rest of the process never meets EMFILE; at most a quarter of the descriptor
+    /// limit, 32 by default.
     pub descriptor_reserve: u32,
     /// How long to leave accept alone after EMFILE or ENFILE; 10 ms to 1 s by default.
     pub descriptor_backoff: BackoffLimits,
@@ -147,6 +148,8 @@ pub enum GateState {
 
 /// A quiet time after which the next EMFILE begins with short pauses again.
 const DESCRIPTOR_QUIET: Duration = Duration::from_secs(5);
+/// The client's socket and the upstream's.
+const DESCRIPTORS_PER_CONNECTION: u32 = 2;
 const LONGEST_SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The accept gate of one worker.
@@ -284,37 +287,28 @@ impl Gate {
     }
 
     fn holds(&self, reason: PauseReason, load: &Load, now: Time) -> bool {
-        let latched = self.latched[reason as usize];
         match reason {
             PauseReason::Draining => load.draining,
             PauseReason::Pushback => load.pushback,
             PauseReason::Connections => {
-                self.limits.max_connections == 0
-                    || self.share_holds(
-                        latched,
-                        load.connections_open.into(),
-                        self.limits.max_connections.into(),
-                    )
+                let (open, limit) = (load.connections_open, self.limits.max_connections);
+                limit == 0 || self.share_holds(reason, load, open.into(), limit.into())
             }
             PauseReason::Descriptors => {
-                let reserve = self
-                    .limits
-                    .descriptor_reserve
-                    .min(load.descriptor_limit / 2);
-                let usable = load.descriptor_limit - reserve;
                 self.refused_until.is_some_and(|until| now < until)
-                    || self.share_holds(latched, load.descriptors_open.into(), usable.into())
+                    || self.descriptors_are_short(load)
             }
             PauseReason::Buffers => {
-                self.share_holds(latched, load.pool_used_bytes, load.pool_limit_bytes)
+                self.share_holds(reason, load, load.pool_used_bytes, load.pool_limit_bytes)
             }
             PauseReason::Operations => self.share_holds(
-                latched,
+                reason,
+                load,
                 load.operations_in_flight.into(),
                 load.operations_budget.into(),
             ),
             PauseReason::Rate => self.rate.is_some_and(|rate| {
-                if latched {
+                if self.latched[reason as usize] {
                     now < rate.resumes_at(self.paid_until, now)
                 } else {
                     !rate.has_token(self.paid_until, now)
@@ -323,12 +317,39 @@ impl Gate {
         }
     }
 
-    /// Whether `used` of `limit` is too much: begins at the upper mark, ends below the lower one.
-    fn share_holds(&self, latched: bool, used: u64, limit: u64) -> bool {
-        if limit == 0 {
+    /// Whether connections use too much of the descriptors that are theirs. What the process itself holds (listeners,
+    /// rings, pooled pipes) is taken off first: no closing of connections brings it back, so under a small limit a share
+    /// of the whole might never fall below the mark at which accepting resumes.
+    fn descriptors_are_short(&self, load: &Load) -> bool {
+        if load.descriptor_limit == 0 {
             return false;
         }
-        let percent = if latched {
+        let reserve = self
+            .limits
+            .descriptor_reserve
+            .min(load.descriptor_limit / 4);
+        let usable = load.descriptor_limit - reserve;
+        let by_connections = load
+            .connections_open
+            .saturating_mul(DESCRIPTORS_PER_CONNECTION)
+            .min(load.descriptors_open);
+        let theirs = usable.saturating_sub(load.descriptors_open - by_connections);
+        // With nothing left for connections, the largest share there is.
+        self.share_holds(
+            PauseReason::Descriptors,
+            load,
+            by_connections.into(),
+            theirs.max(1).into(),
+        )
+    }
+
+    /// Whether `used` of `limit` is too much: begins at the upper mark, ends below the lower one. Never while no
+    /// connection is open: a pause waits for connections to close, and would wait for ever.
+    fn share_holds(&self, reason: PauseReason, load: &Load, used: u64, limit: u64) -> bool {
+        if limit == 0 || load.connections_open == 0 {
+            return false;
+        }
+        let percent = if self.latched[reason as usize] {
             self.limits.resume_below_percent
         } else {
             self.limits.pause_above_percent
@@ -336,3 +357,6 @@ impl Gate {
         u128::from(used) * 100 >= u128::from(limit) * u128::from(percent)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -229,3 +229,6 @@ pub fn overall(verdicts: impl IntoIterator<Item = Verdict>) -> Overall {
     }
     overall
 }
+
+#[cfg(test)]
+mod tests;

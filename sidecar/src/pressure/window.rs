@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::time::Time;
+use crate::time::{Time, saturating_nanos};
 
 const BUCKETS: u64 = 10;
 const BUCKET: Duration = Duration::from_millis(100);
@@ -84,18 +84,24 @@ impl Window {
 
     /// The share of pushback: of the attempts or of the time, whichever is larger, in thousandths.
     pub(super) fn share_permille(&self) -> u32 {
-        share_permille(&self.buckets, BUCKET_NANOS * BUCKETS)
+        // The present bucket has only begun; time that has not passed yet cannot have been spent.
+        let covered = BUCKET_NANOS * (BUCKETS - 1) + self.now.as_nanos() % BUCKET_NANOS;
+        share_permille(&self.buckets, covered)
     }
 
-    /// When the present unbroken run of buckets began of which each alone reaches `permille`: at most a second ago.
+    /// When the present unbroken run of buckets began of which each alone reaches `permille`: at most a second ago. A
+    /// present bucket that holds nothing yet breaks no run.
     pub(super) fn high_since(&self, permille: u32) -> Time {
         let present = self.now.as_nanos() / BUCKET_NANOS;
         let mut since = self.now;
         for index in (present.saturating_sub(BUCKETS - 1)..=present).rev() {
             let bucket = self.buckets[(index % BUCKETS) as usize];
             let begin = Time::from_nanos(index * BUCKET_NANOS);
-            let elapsed = self.now.saturating_since(begin).min(BUCKET);
-            if share_permille(&[bucket], elapsed.as_nanos() as u64) < permille {
+            let covered = self.now.saturating_since(begin).min(BUCKET);
+            if index == present && bucket.is_empty() {
+                continue;
+            }
+            if share_permille(&[bucket], saturating_nanos(covered)) < permille {
                 break;
             }
             since = begin;
