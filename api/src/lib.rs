@@ -1,2 +1,17 @@
-//! What both sides of Ringside speak: the settings a relay obeys, how they merge and what they allow.
-//! It owns names, units, defaults and validation; it never does I/O.
+//! What both sides of Ringside speak: the settings a relay obeys, how they merge and what they allow, and the
+//! sidecar's configuration document. It owns names, units, defaults and validation; it never does I/O.
+
+#[macro_use]
+mod wire;
+
+pub mod config;
+mod locate;
+pub mod relay;
+mod sentence;
+pub mod settings;
+pub mod units;
+
+pub use config::{BackendChoice, Config, ConfigError, Problem, Workers};
+pub use relay::{Listen, ProxyProtocol, Relay, Target};
+pub use settings::{Patch, Resolved, Settings, Source, Violation};
+pub use units::{Size, Span};
