@@ -118,7 +118,7 @@ group! {
 group! {
     /// How long a connection may take for what it does. All are ends with a counted reason.
     Timeouts, TimeoutsPatch, "timeouts" {
-        /// For connecting to a target, all its addresses together. 1ms to 10m.
+        /// For connecting to one address of a target; a target with several is given this time for each. 1ms to 10m.
         connect "connect": Span = Span::from_secs(2), in Span::from_millis(1)..=Span::from_secs(600);
         /// Without a byte either way. 10ms to 720h (30 days).
         idle "idle": Span = Span::from_secs(3_600), in Span::from_millis(10)..=Span::from_secs(2_592_000);

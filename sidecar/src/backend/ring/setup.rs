@@ -1,0 +1,227 @@
+//! Making a ring: built disabled, restricted to the operations in use, enabled, tried, prewarmed.
+//!
+//! It owns the sizes and the list of what is allowed. Nothing here runs once the worker turns.
+
+use io_uring::register::Restriction;
+use io_uring::squeue::Flags;
+use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
+use io_uring::{EnterFlags, IoUring, opcode};
+
+use super::buffers::{Buffers, GROUP};
+use super::entries;
+use crate::backend::pool::Pool;
+use crate::backend::{Errno, Waker};
+
+/// Entries of the submission queue. More would only lengthen a turn; memory for it counts as locked.
+const SUBMISSION_ENTRIES: u32 = 512;
+
+/// Completions for each submission entry. Twice, the kernel's default, overflows under multishot operations.
+const COMPLETIONS_PER_SUBMISSION: u32 = 8;
+
+/// A ring smaller than this is not worth having.
+const SUBMISSION_ENTRIES_LEAST: u32 = 64;
+
+/// The operations that this ring may do: all that the relay uses, and nothing else.
+pub(super) const ALLOWED_OPERATIONS: [u8; 8] = [
+    opcode::Nop::CODE,
+    opcode::PollAdd::CODE,
+    opcode::Accept::CODE,
+    opcode::Connect::CODE,
+    opcode::Recv::CODE,
+    opcode::Send::CODE,
+    opcode::SendMsg::CODE,
+    opcode::AsyncCancel::CODE,
+];
+
+/// IORING_REGISTER_SYNC_CANCEL, the one registration that is allowed once the ring runs.
+const REGISTER_SYNC_CANCEL: u8 = 24;
+
+/// Why there is no ring, in words for the log, the metric and the status.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{step}: {errno}{hint}")]
+pub struct SetupError {
+    /// What was tried.
+    pub step: &'static str,
+    /// What the kernel said.
+    pub errno: Errno,
+    /// What it likely means.
+    pub hint: &'static str,
+}
+
+impl SetupError {
+    fn new(step: &'static str, errno: Errno) -> Self {
+        let hint = match errno.0 {
+            libc::EPERM => {
+                "; a seccomp profile or the sysctl kernel.io_uring_disabled forbids it: allow io_uring_setup, \
+                 io_uring_enter and io_uring_register"
+            }
+            libc::ENOSYS => "; this kernel has no io_uring, or a seccomp profile hides it",
+            libc::EINVAL => "; this kernel lacks a feature of 6.1 that the ring needs (DEFER_TASKRUN)",
+            libc::ENOMEM => "; the locked-memory limit (ulimit -l) is too small or used up by others of this user",
+            libc::EOPNOTSUPP => "; this platform does not offer io_uring",
+            _ => "",
+        };
+        SetupError { step, errno, hint }
+    }
+
+    fn at(step: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        move |error| Self::new(step, Errno::of(&error))
+    }
+}
+
+/// A ring that was seen working.
+pub(super) struct Made {
+    pub(super) ring: IoUring,
+    pub(super) buffers: Buffers,
+    pub(super) exact_receive_limit: bool,
+    pub(super) bundles: bool,
+}
+
+/// Builds, restricts, enables and tries a ring.
+pub(super) fn make(pool: &mut Pool) -> Result<Made, SetupError> {
+    let mut ring = build()?;
+    let buffers = Buffers::register(&ring)
+        .map_err(|errno| SetupError::new("io_uring_register of the buffer ring", errno))?;
+    restrict(&ring)?;
+    ring.submitter().register_enable_rings().map_err(SetupError::at("io_uring_register to enable the ring"))?;
+    let mut made = Made { ring, buffers, exact_receive_limit: false, bundles: false };
+    try_out(&mut made.ring)?;
+    made.exact_receive_limit = try_receive(&mut made, pool, false)?;
+    made.bundles = !made.buffers.is_incremental() && try_receive(&mut made, pool, true).is_ok();
+    Ok(made)
+}
+
+fn build() -> Result<IoUring, SetupError> {
+    let mut entries = SUBMISSION_ENTRIES;
+    loop {
+        let built = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_submit_all()
+            .setup_r_disabled()
+            .setup_cqsize(entries * COMPLETIONS_PER_SUBMISSION)
+            .build(entries);
+        match built {
+            // A smaller ring may still fit the limit of locked memory.
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && entries > SUBMISSION_ENTRIES_LEAST => {
+                entries /= 2;
+            }
+            built => return built.map_err(SetupError::at("io_uring_setup")),
+        }
+    }
+}
+
+fn restrict(ring: &IoUring) -> Result<(), SetupError> {
+    let mut allowed: Vec<Restriction> = ALLOWED_OPERATIONS.iter().map(|&code| Restriction::sqe_op(code)).collect();
+    allowed.push(Restriction::sqe_flags_allowed((Flags::BUFFER_SELECT | Flags::SKIP_SUCCESS).bits()));
+    allowed.push(Restriction::register_op(REGISTER_SYNC_CANCEL));
+    let step = "io_uring_register of the restrictions";
+    ring.submitter().register_restrictions(&mut allowed).map_err(SetupError::at(step))
+}
+
+/// One no-op and one timed wait: what every turn of the loop rests on.
+fn try_out(ring: &mut IoUring) -> Result<(), SetupError> {
+    push(ring, &opcode::Nop::new().build());
+    wait(ring, 1, None).map_err(SetupError::at("io_uring_enter with a no-op"))?;
+    let result = ring.completion().next().map(|cqe| cqe.result());
+    if result != Some(0) {
+        return Err(SetupError::new("a no-op on the ring", Errno(result.map_or(libc::EIO, |r| -r))));
+    }
+    match wait(ring, 1, Some(1)) {
+        Err(error) if error.raw_os_error() == Some(libc::ETIME) => Ok(()),
+        Err(error) => Err(SetupError::at("a timed wait on the ring")(error)),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// A real multishot receive over a socket pair. Says whether it kept to its limit: kernels before 6.17
+/// refuse one.
+fn try_receive(made: &mut Made, pool: &mut Pool, bundle: bool) -> Result<bool, SetupError> {
+    const LIMIT_BYTES: u32 = 4;
+    let step = "a multishot receive on the ring";
+    made.buffers.refill(pool);
+    let (near, far) = std::os::unix::net::UnixStream::pair().map_err(SetupError::at("socketpair"))?;
+    std::io::Write::write_all(&mut &far, b"tried").map_err(SetupError::at("socketpair"))?;
+    for limit in [LIMIT_BYTES, 0] {
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&near);
+        push(&mut made.ring, &entries::receive(fd, GROUP, limit, bundle).user_data(1));
+        wait(&made.ring, 1, None).map_err(SetupError::at(step))?;
+        let cqe = made.ring.completion().next().ok_or(SetupError::new(step, Errno(libc::EIO)))?;
+        let more = io_uring::cqueue::more(cqe.flags());
+        match (cqe.result(), io_uring::cqueue::buffer_select(cqe.flags())) {
+            (got @ 1.., Some(entry)) => {
+                let goes_on = io_uring::cqueue::buffer_more(cqe.flags());
+                let mut chunks = Vec::new();
+                made.buffers.take(pool, u32::from(entry), got as u32, goes_on, |chunk, _| chunks.push(chunk));
+                chunks.into_iter().for_each(|chunk| drop(pool.release(chunk)));
+            }
+            // This kernel does not know limits: without one, then.
+            (refused, _) if refused == -libc::EINVAL && limit != 0 => continue,
+            (result, _) => return Err(SetupError::new(step, Errno(-result))),
+        }
+        if more {
+            // The end of the stream ends it.
+            drop(far);
+            wait(&made.ring, 1, None).map_err(SetupError::at(step))?;
+            if let Some(cqe) = made.ring.completion().next()
+                && let Some(entry) = io_uring::cqueue::buffer_select(cqe.flags())
+            {
+                let goes_on = io_uring::cqueue::buffer_more(cqe.flags());
+                made.buffers.take_empty(pool, u32::from(entry), goes_on);
+            }
+            return Ok(false);
+        }
+        return Ok(limit != 0);
+    }
+    Err(SetupError::new(step, Errno(libc::EINVAL)))
+}
+
+/// Puts as many requests into the kernel's cache as operations may be in flight, so that running out of
+/// memory for them is seen now, if at all, and not under load. Returns how many there are.
+///
+/// A no-op would come back before the next one is made; a poll of a silent descriptor stays, so that the
+/// kernel has to allocate them all.
+pub(super) fn prewarm(ring: &mut IoUring, operations: u32) -> u32 {
+    let Ok(silent) = Waker::new() else { return 0 };
+    let batch = (ring.params().sq_entries()).min(ring.params().cq_entries());
+    let mut made = 0;
+    let mut batches = 0;
+    while made < operations {
+        for _ in 0..batch {
+            let poll = opcode::PollAdd::new(Fd(silent.fd()), libc::POLLIN as u32).build();
+            push(ring, &poll.user_data(batches + 1));
+        }
+        batches += 1;
+        let refused = wait(ring, 0, None).is_err() || !ring.submission().is_empty();
+        made += batch - ring.submission().len() as u32;
+        if refused {
+            break;
+        }
+    }
+    for name in 1..=batches {
+        // Nothing to cancel is the answer for a batch that was not taken.
+        let _ = ring.submitter().register_sync_cancel(None, CancelBuilder::user_data(name).all());
+        let _ = wait(ring, 0, None);
+        ring.completion().for_each(drop);
+    }
+    made
+}
+
+fn push(ring: &mut IoUring, entry: &io_uring::squeue::Entry) {
+    // SAFETY: the entries of this file point at nothing, or at a socket or eventfd that outlives their
+    // completion. A full queue drops the entry, which only ends the trial early.
+    let _ = unsafe { ring.submission().push(entry) };
+}
+
+fn wait(ring: &IoUring, want: u32, nanoseconds: Option<u32>) -> std::io::Result<usize> {
+    // A trial that hangs would be worse than one that fails.
+    let limit = nanoseconds.map_or(Timespec::new().sec(1), |n| Timespec::new().nsec(n));
+    let arguments = SubmitArgs::new().timespec(&limit);
+    let flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
+    // SAFETY: EXT_ARG goes with SubmitArgs, which is what the kernel then expects.
+    let entered = unsafe { ring.submitter().enter(SUBMISSION_ENTRIES, want, flags.bits(), Some(&arguments)) };
+    match entered {
+        Err(error) if nanoseconds.is_none() && error.raw_os_error() == Some(libc::EINTR) => wait(ring, want, None),
+        other => other,
+    }
+}

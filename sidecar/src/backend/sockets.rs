@@ -1,0 +1,111 @@
+//! Sockets: thin wrappers over the system calls that both real backends make.
+//! It owns no socket; who made one closes it. Nothing here waits.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, RawFd};
+use std::time::Duration;
+
+use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+
+use super::Errno;
+
+/// A socket of some backend; for the real ones its descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SocketId(pub i32);
+
+impl SocketId {
+    /// No socket.
+    pub const NONE: SocketId = SocketId(-1);
+
+    /// Whether there is a socket.
+    pub fn is_some(self) -> bool {
+        self.0 >= 0
+    }
+}
+
+/// What relayed connections' sockets are set to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SocketOptions {
+    /// Send small segments at once (TCP_NODELAY).
+    pub no_delay: bool,
+    /// Idle time before the kernel probes the other end; zero is never.
+    pub keepalive: Duration,
+    /// How long sent bytes may stay unacknowledged before the kernel gives up (TCP_USER_TIMEOUT); zero is
+    /// the kernel's own rule.
+    pub user_timeout: Duration,
+}
+
+impl SocketOptions {
+    /// Sets them on a TCP socket. An option that is refused is no reason to refuse the connection.
+    pub(crate) fn apply(&self, socket: SockRef<'_>, local_peer: bool) {
+        let _ = socket.set_tcp_nodelay(self.no_delay);
+        // A peer on this machine cannot vanish without the kernel knowing: no probes, three calls saved.
+        if local_peer {
+            return;
+        }
+        if !self.keepalive.is_zero() {
+            let seconds = Duration::from_secs(self.keepalive.as_secs().max(1));
+            let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(seconds));
+        }
+        if !self.user_timeout.is_zero() {
+            let _ = socket.set_tcp_user_timeout(Some(self.user_timeout));
+        }
+    }
+}
+
+/// Lends a descriptor to a safe wrapper.
+fn borrow<'a>(socket: SocketId) -> BorrowedFd<'a> {
+    // SAFETY: the worker's loop closes a socket only after its last use, and nobody else closes it, so the
+    // descriptor is open for as long as this borrow is used, which is one call.
+    unsafe { BorrowedFd::borrow_raw(socket.0) }
+}
+
+/// The socket as `socket2` sees it, for one call.
+pub(super) fn reference<'a>(socket: SocketId) -> SockRef<'a> {
+    let fd = borrow(socket);
+    // `SockRef` keeps no lifetime of a descriptor that was itself borrowed for one call.
+    SockRef::from(&FdOf(fd.as_raw_fd()))
+}
+
+struct FdOf(RawFd);
+
+impl std::os::fd::AsFd for FdOf {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        borrow(SocketId(self.0))
+    }
+}
+
+/// A stream socket of the address's family.
+pub(super) fn stream(address: &SockAddr, options: &SocketOptions, non_blocking: bool) -> Result<SocketId, Errno> {
+    let domain = Domain::from(i32::from(address.family()));
+    let kind = if non_blocking { Type::STREAM.nonblocking() } else { Type::STREAM };
+    let socket = Socket::new(domain, kind.cloexec(), None).map_err(|error| Errno::of(&error))?;
+    if let Some(inet) = address.as_socket() {
+        options.apply(SockRef::from(&socket), inet.ip().is_loopback());
+    }
+    Ok(SocketId(socket.into_raw_fd()))
+}
+
+/// The other end's address and our own, of an Internet socket.
+pub(super) fn addresses(socket: SocketId) -> Option<(SocketAddr, SocketAddr)> {
+    let socket = reference(socket);
+    Some((socket.peer_addr().ok()?.as_socket()?, socket.local_addr().ok()?.as_socket()?))
+}
+
+pub(super) fn shutdown_write(socket: SocketId) {
+    // ENOTCONN says that the other end is gone already; its reset is seen by the receive.
+    let _ = reference(socket).shutdown(std::net::Shutdown::Write);
+}
+
+/// Closes a socket; with `reset` by a reset instead of a FIN.
+pub(super) fn close(socket: SocketId, reset: bool) {
+    if reset {
+        let _ = reference(socket).set_linger(Some(Duration::ZERO));
+    }
+    // SAFETY: the caller owns the descriptor and never uses it again.
+    unsafe { libc::close(socket.0) };
+}
+
+pub(super) fn set_non_blocking(socket: SocketId, non_blocking: bool) {
+    let _ = reference(socket).set_nonblocking(non_blocking);
+}

@@ -1,0 +1,229 @@
+//! Streams: when a flow turns from receives and sends to splice(2), how its bytes go then, and when it
+//! turns back. Pure: the worker makes the calls and tells their results.
+//!
+//! A flow is in one mode as a whole, since splicing takes non-blocking sockets and the ring's operations
+//! blocking ones. It splices only when nothing of it is in flight or queued, and never loses a byte between.
+
+use std::time::Duration;
+
+use super::{Action, Ending, Flow, Operation, Phase, Side, View};
+use crate::backend::{Errno, Pipe, Readiness};
+use crate::time::Time;
+
+/// A receive of so many bytes or more is a large one.
+const LARGE_RECEIVE_BYTES: u32 = 48 * 1024;
+
+/// So many large receives in a row make a stream.
+const LARGE_RECEIVES: u8 = 4;
+
+/// A splice of fewer bytes is a small one.
+const SMALL_SPLICE_BYTES: usize = 4 * 1024;
+
+/// So many small splices in a row, and it is no stream any more.
+const SMALL_SPLICES: u8 = 64;
+
+/// A stream without a byte for so long goes back to receives, which cost less while little comes.
+pub(super) const QUIET: Duration = Duration::from_millis(200);
+
+/// What is in flight has so long to be done before a flow gives up to splice: waiting longer, with receives
+/// stopped, could hold up the other direction of a taker that stalls.
+pub(super) const ENTER_PATIENCE: Duration = Duration::from_millis(20);
+
+/// After coming back from splicing, or failing to begin it, a flow does not try again so soon.
+const COOLDOWN: Duration = Duration::from_millis(500);
+
+/// What a flow knows while it splices.
+#[derive(Debug, Default)]
+pub(super) struct Splicing {
+    ready: [Readiness; 2],
+    small_splices: u8,
+    not_before: Time,
+}
+
+impl Splicing {
+    pub(super) fn ready(&mut self, side: Side, readiness: Readiness) {
+        let known = &mut self.ready[side as usize];
+        known.readable |= readiness.readable;
+        known.writable |= readiness.writable;
+    }
+}
+
+/// Counts a receive towards a stream.
+pub(super) fn count_receive(large_receives: &mut u8, bytes: u32) {
+    *large_receives = if bytes >= LARGE_RECEIVE_BYTES { large_receives.saturating_add(1) } else { 0 };
+}
+
+impl Flow {
+    /// Whether it has become a stream.
+    pub(super) fn wants_to_splice(&self, now: Time) -> bool {
+        let stream = self.directions.iter().any(|direction| direction.large_receives >= LARGE_RECEIVES);
+        stream && now >= self.splicing.not_before
+    }
+
+    /// Stops the receives and sends what is queued; then the sockets are free to be spliced.
+    pub(super) fn next_of_entering(&mut self, view: &View) -> Option<Action> {
+        for side in Side::BOTH {
+            if self.ends[side as usize].receive == Operation::Running {
+                self.ends[side as usize].receive = Operation::Cancelling;
+                return Some(Action::Cancel { side, what: Ending::Receive });
+            }
+            if let Some(action) = self.next_send(side, view) {
+                return Some(action);
+            }
+        }
+        let quiet = |side: Side| {
+            let end = &self.ends[side as usize];
+            let queued = !self.directions[side as usize].queue.is_empty();
+            end.receive == Operation::Idle && end.send == Operation::Idle && !queued
+        };
+        if !Side::BOTH.into_iter().all(quiet) {
+            return None;
+        }
+        self.splicing.ready = [Readiness::default(); 2];
+        self.splicing.small_splices = 0;
+        self.phase = Phase::Splicing;
+        self.phase_began = view.now;
+        Some(Action::BeginSplicing)
+    }
+
+    pub(super) fn give_up_entering(&mut self, now: Time) {
+        self.phase = Phase::Relaying;
+        self.cool_down(now);
+    }
+
+    fn cool_down(&mut self, now: Time) {
+        self.splicing.not_before = now.saturating_add(COOLDOWN);
+        self.directions.iter_mut().for_each(|direction| direction.large_receives = 0);
+    }
+
+    pub(super) fn next_of_splicing(&mut self, view: &View) -> Option<Action> {
+        for side in Side::BOTH {
+            if self.ends[side as usize].poll == Operation::Idle {
+                self.ends[side as usize].poll = Operation::Running;
+                return Some(Action::Poll { side });
+            }
+            if let Some(action) = self.next_shutdown(side) {
+                return Some(action);
+            }
+        }
+        if self.closing.is_some() {
+            return self.next_action(view);
+        }
+        if self.splicing.small_splices >= SMALL_SPLICES && self.pipes_are_empty() {
+            self.phase = Phase::LeavingSplice;
+            return self.next_of_leaving(view);
+        }
+        None
+    }
+
+    /// Called when the timer finds no activity for [`QUIET`].
+    pub(super) fn leave_splicing_if_quiet(&mut self, now: Time) {
+        // Looked at again after the same time, if it cannot leave yet.
+        self.phase_began = now;
+        if self.pipes_are_empty() {
+            self.phase = Phase::LeavingSplice;
+        }
+    }
+
+    /// There is no pipe for it: back to receives, as soon as what is in its other pipe has been passed on.
+    pub fn give_up_splicing(&mut self, now: Time) {
+        self.leave_splicing_if_quiet(now);
+    }
+
+    pub(super) fn next_of_leaving(&mut self, view: &View) -> Option<Action> {
+        for side in Side::BOTH {
+            let poll = &mut self.ends[side as usize].poll;
+            match *poll {
+                Operation::Running => {
+                    *poll = Operation::Cancelling;
+                    return Some(Action::Cancel { side, what: Ending::Poll });
+                }
+                Operation::Cancelling => return None,
+                Operation::Idle => {}
+            }
+        }
+        self.phase = Phase::Relaying;
+        self.cool_down(view.now);
+        Some(Action::EndSplicing)
+    }
+
+    fn pipes_are_empty(&self) -> bool {
+        self.directions.iter().all(|direction| direction.pipe_bytes == 0)
+    }
+
+    /// Whether the flow splices, so that [`Flow::may_splice_in`] and [`Flow::may_splice_out`] are worth asking.
+    pub fn is_splicing(&self) -> bool {
+        self.phase == Phase::Splicing && self.closing.is_none()
+    }
+
+    /// Whether the flow holds places among the worker's pipes: from [`Action::BeginSplicing`] to
+    /// [`Action::EndSplicing`] or the close.
+    pub fn holds_pipes(&self) -> bool {
+        matches!(self.phase, Phase::Splicing | Phase::LeavingSplice)
+    }
+
+    /// How many bytes from `from` a splice into the pipe may take now, if any.
+    pub fn may_splice_in(&self, from: Side, share_bytes: u32) -> Option<usize> {
+        let held = self.directions[from as usize].pipe_bytes;
+        let ready = !self.ends[from as usize].ended && self.splicing.ready[from as usize].readable;
+        (self.is_splicing() && ready && held < share_bytes).then(|| (share_bytes - held) as usize)
+    }
+
+    /// How many bytes from `from` a splice out of the pipe may pass on now, if any.
+    pub fn may_splice_out(&self, from: Side) -> Option<usize> {
+        let held = self.directions[from as usize].pipe_bytes;
+        let ready = self.splicing.ready[from.other() as usize].writable;
+        (self.is_splicing() && ready && held > 0).then_some(held as usize)
+    }
+
+    /// The result of a splice into the pipe; says whether it is worth trying again at once.
+    pub fn on_spliced_in(&mut self, from: Side, result: Result<usize, Errno>, now: Time) -> bool {
+        match result {
+            Ok(0) => self.ends[from as usize].ended = true,
+            Ok(bytes) => {
+                self.directions[from as usize].pipe_bytes += bytes as u32;
+                let small = &mut self.splicing.small_splices;
+                *small = if bytes < SMALL_SPLICE_BYTES { small.saturating_add(1) } else { 0 };
+                self.last_activity = now;
+                return true;
+            }
+            // With bytes in the pipe, a full pipe and an empty socket look the same: asked again once it is empty.
+            Err(Errno(libc::EAGAIN)) if self.directions[from as usize].pipe_bytes > 0 => {}
+            Err(Errno(libc::EAGAIN)) => self.splicing.ready[from as usize].readable = false,
+            Err(errno) => self.failed(from, errno, now),
+        }
+        false
+    }
+
+    /// The result of a splice out of the pipe; says whether it is worth trying again at once.
+    pub fn on_spliced_out(&mut self, from: Side, result: Result<usize, Errno>, now: Time) -> bool {
+        match result {
+            Ok(bytes) => {
+                let direction = &mut self.directions[from as usize];
+                direction.pipe_bytes -= bytes as u32;
+                direction.relayed_bytes += bytes as u64;
+                self.last_activity = now;
+                return bytes > 0;
+            }
+            Err(Errno(libc::EAGAIN)) => self.splicing.ready[from.other() as usize].writable = false,
+            Err(errno) => self.failed(from.other(), errno, now),
+        }
+        false
+    }
+
+    /// The pipe that holds bytes from `from`, if one is in use.
+    pub fn pipe(&self, from: Side) -> Option<Pipe> {
+        self.directions[from as usize].pipe
+    }
+
+    /// Lends the flow a pipe for bytes from `from`.
+    pub fn lend_pipe(&mut self, from: Side, pipe: Pipe) {
+        self.directions[from as usize].pipe = Some(pipe);
+    }
+
+    /// Takes the pipe back if it is empty.
+    pub fn take_empty_pipe(&mut self, from: Side) -> Option<Pipe> {
+        let direction = &mut self.directions[from as usize];
+        if direction.pipe_bytes == 0 { direction.pipe.take() } else { None }
+    }
+}

@@ -1,0 +1,213 @@
+//! Accepting: which listeners a worker accepts from, and when it stops.
+//!
+//! The gate decides; here its decision is carried out. A worker that pauses for a reason of its own lends its
+//! listeners to the other workers, so that it does not hold arrivals which they could take.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::command::Command;
+use super::shared::Relay;
+use super::{Connection, Worker, mark_dirty};
+use crate::backend::listen::ListenSocket;
+use crate::backend::{Backend, Completion, Event, Operation, OperationKind, SocketId, Token};
+use crate::flow::{CloseReason, FlowId};
+use crate::pressure::gate::{GateState, Load, PauseReason};
+use crate::pressure::shed::Rung;
+
+/// A listener that this worker accepts from, or will again.
+pub(super) struct Listening {
+    relay: Arc<Relay>,
+    listener: Arc<ListenSocket>,
+    of_worker: usize,
+    accept: Accept,
+    /// Dropped once its accept has ended.
+    leaving: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Accept {
+    Idle,
+    Running,
+    Cancelling,
+}
+
+impl Listening {
+    pub(super) fn as_command(&self) -> Command {
+        let (relay, listener) = (self.relay.clone(), self.listener.clone());
+        Command::Listen { relay, listener, of_worker: self.of_worker }
+    }
+}
+
+impl<B: Backend> Worker<B> {
+    pub(super) fn listen(&mut self, relay: Arc<Relay>, listener: Arc<ListenSocket>, of_worker: usize) {
+        self.listeners.insert(Listening { relay, listener, of_worker, accept: Accept::Idle, leaving: false });
+        self.steer_accepts();
+        if of_worker == self.surroundings.index && self.is_lending() {
+            self.lend(true);
+        }
+    }
+
+    pub(super) fn unlisten(&mut self, relay: &Arc<Relay>, of_worker: Option<usize>) {
+        for id in self.listeners.ids() {
+            let Some(listening) = self.listeners.get_mut(id) else { continue };
+            let is_meant = of_worker.is_none_or(|worker| worker == listening.of_worker);
+            if is_meant && Arc::ptr_eq(relay, &listening.relay) {
+                listening.leaving = true;
+            }
+        }
+        self.steer_accepts();
+    }
+
+    /// Asks the gate, and starts or stops accepting as it says.
+    pub(super) fn decide_accepting(&mut self) {
+        let before = self.gate.state();
+        let load = self.load();
+        self.gate.set_paid_until(self.surroundings.shared.paid_until());
+        let after = self.gate.decide(&load, self.now);
+        let reason = |state| match state {
+            GateState::Open => None,
+            GateState::Paused { reason, .. } => Some(reason),
+        };
+        let (was, is) = (reason(before), reason(after));
+        if was == is && !self.waits_to_accept() {
+            return;
+        }
+        if was.is_none() && let Some(reason) = is {
+            self.surroundings.stats.accept_pauses[reason as usize].add(1);
+        }
+        if was != is {
+            self.surroundings.stats.accept_pause.set(is.map_or(0, |reason| 1 + reason as u64));
+            self.log_pause(was, is);
+            let lends = |reason: Option<PauseReason>| reason.is_some_and(|reason| !reason.is_process_wide());
+            if lends(was) != lends(is) {
+                self.lend(lends(is));
+            }
+        }
+        self.steer_accepts();
+    }
+
+    fn log_pause(&self, was: Option<PauseReason>, is: Option<PauseReason>) {
+        let worker = self.surroundings.index;
+        match (was, is) {
+            // The rate's pauses come and go many times a second under load; the metric tells of them.
+            (_, Some(PauseReason::Rate)) | (Some(PauseReason::Rate), None) => {}
+            (_, Some(reason)) => tracing::warn!(worker, reason = reason.label(), "accepting paused"),
+            (Some(reason), None) => tracing::info!(worker, reason = reason.label(), "accepting resumed"),
+            (None, None) => {}
+        }
+    }
+
+    fn is_lending(&self) -> bool {
+        matches!(self.gate.state(), GateState::Paused { reason, .. } if !reason.is_process_wide())
+    }
+
+    /// Lends this worker's listeners to the others, or takes them back.
+    fn lend(&mut self, away: bool) {
+        let own = self.surroundings.index;
+        for id in self.listeners.ids() {
+            let Some(listening) = self.listeners.get_mut(id).filter(|l| l.of_worker == own && !l.leaving) else {
+                continue;
+            };
+            let command = if away {
+                listening.as_command()
+            } else {
+                Command::Unlisten { relay: listening.relay.clone(), of_worker: Some(own) }
+            };
+            let others = self.surroundings.mailboxes.iter().enumerate().filter(|&(index, _)| index != own);
+            others.for_each(|(_, mailbox)| mailbox.send(command.clone()));
+        }
+    }
+
+    fn load(&self) -> Load {
+        let shared = &self.surroundings.shared;
+        let usage = self.backend.pool();
+        Load {
+            connections_open: shared.connections_open.load(Ordering::Relaxed),
+            descriptors_open: shared.descriptors_open.load(Ordering::Relaxed),
+            descriptor_limit: shared.descriptor_limit.load(Ordering::Relaxed),
+            operations_in_flight: self.backend.in_flight(),
+            operations_budget: self.budget.ordinary_limit(),
+            pool_used_bytes: usage.pinned_bytes as u64,
+            pool_limit_bytes: usage.limit_bytes as u64,
+            pushback: self.ladder.rung() >= Rung::PauseAccepting,
+            draining: false,
+        }
+    }
+
+    fn waits_to_accept(&mut self) -> bool {
+        self.listeners.values_mut().any(|listening| listening.accept == Accept::Idle)
+    }
+
+    /// Starts accepts where the gate is open, ends them where it is not, drops listeners that are to go.
+    fn steer_accepts(&mut self) {
+        let open = self.gate.state() == GateState::Open;
+        // Under pushback the kernel takes no cancel from the queue, but it takes one by a call.
+        let pushed_back = self.backoff.attempt() > 0;
+        for id in self.listeners.ids() {
+            let Some(listening) = self.listeners.get_mut(id) else { continue };
+            let token = Token::new(OperationKind::Accept, super::completions::key(id, crate::flow::Side::Client));
+            match listening.accept {
+                Accept::Idle if listening.leaving => {
+                    self.listeners.remove(id);
+                }
+                Accept::Idle if open && self.backend.room() > 0 => {
+                    listening.accept = Accept::Running;
+                    self.backend.start(token, Operation::Accept { listener: listening.listener.id() });
+                }
+                Accept::Running if listening.leaving || !open => {
+                    listening.accept = Accept::Cancelling;
+                    if pushed_back {
+                        self.backend.cancel_now(token);
+                    } else {
+                        self.backend.start(Token::INTERNAL, Operation::Cancel { target: token });
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// An accept completed: a new connection, an error, or its end.
+    pub(super) fn on_accept(&mut self, id: FlowId, completion: &Completion) {
+        let relay = self.listeners.get_mut(id).map(|listening| {
+            if !completion.more {
+                listening.accept = Accept::Idle;
+            }
+            listening.relay.clone()
+        });
+        match (completion.event, relay) {
+            (Event::Accepted(client), Some(relay)) => self.open(client, relay),
+            (Event::Accepted(client), None) => self.backend.close(client, true),
+            (Event::Failed(errno), _) if errno.is_descriptors() || errno.is_memory() => {
+                let random = self.random.u64(..);
+                self.gate.descriptors_refused(random, self.now);
+            }
+            // The client was gone before it was accepted, or the accept was cancelled: the next one, if any.
+            _ => {}
+        }
+        if !completion.more {
+            self.steer_accepts();
+        }
+    }
+
+    fn open(&mut self, client: SocketId, relay: Arc<Relay>) {
+        let shared = &self.surroundings.shared;
+        if let Some(rate) = self.gate.rate() {
+            shared.spend(rate, 1, self.now);
+        }
+        shared.count_descriptors(1);
+        let open = 1 + shared.connections_open.fetch_add(1, Ordering::Relaxed);
+        let stats = &relay.stats[self.surroundings.index];
+        stats.opened.add(1);
+        let mut connection = Connection::new(client, relay, self.now);
+        if open > self.limits.gate.max_connections {
+            // A multishot accept delivers what it finds before the gate can close; the limit holds all the same.
+            connection.flow.end(CloseReason::Shed);
+        }
+        let id = self.connections.insert(connection);
+        if let Some(connection) = self.connections.get_mut(id) {
+            mark_dirty(&mut self.dirty, id, connection);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! From flows' wishes to operations: asks each connection that something happened to what it wants, and does it.
+
+use std::sync::atomic::Ordering;
+
+use super::access_log::Line;
+use super::{Worker, mark_dirty};
+use crate::backend::{Backend, Chunk, GATHER_MOST, Operation, OperationKind, SocketId, Token};
+use crate::flow::{Action, CloseReason, Ending, FlowId, Side, View};
+use crate::time::Time;
+
+impl<B: Backend> Worker<B> {
+    pub(super) fn act_on_dirty(&mut self) {
+        if self.dirty.is_empty() {
+            return;
+        }
+        let view = self.view();
+        let mut dirty = std::mem::take(&mut self.dirty);
+        let mut done = 0;
+        for &id in &dirty {
+            if !self.act(id, &view) {
+                break;
+            }
+            done += 1;
+        }
+        // Those that found the queue full are asked again, before those that became dirty meanwhile.
+        dirty.drain(..done);
+        dirty.append(&mut self.dirty);
+        self.dirty = dirty;
+    }
+
+    /// Carries out all that a connection wants now; false if the queue is full before that.
+    fn act(&mut self, id: FlowId, view: &View) -> bool {
+        // A flow's wish may make another one at once, such as a connect that fails in the call.
+        loop {
+            let Some(connection) = self.connections.get_mut(id) else { return true };
+            if self.backend.room() == 0 {
+                return false;
+            }
+            let Some(action) = connection.flow.next_action(view) else { break };
+            if let Action::Close { reset } = action {
+                self.close(id, reset);
+                return true;
+            }
+            self.carry_out(id, action);
+        }
+        let Some(connection) = self.connections.get_mut(id) else { return true };
+        connection.is_dirty = false;
+        if connection.flow.is_splicing() && !connection.is_streaming {
+            connection.is_streaming = true;
+            self.streams.push(id);
+        }
+        if connection.flow.is_starved(view) && !connection.is_starved {
+            connection.is_starved = true;
+            self.starved.push(id);
+        }
+        let deadline = connection.flow.deadline(&self.limits.timeouts).unwrap_or(Time::MAX);
+        if deadline < connection.timer_at {
+            connection.timer_at = deadline;
+            self.timers.schedule(id.slot, deadline);
+        }
+        true
+    }
+
+    fn carry_out(&mut self, id: FlowId, action: Action) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let socket = |side| connection.flow.socket(side);
+        let token = |kind, side| Token::new(kind, super::completions::key(id, side));
+        match action {
+            Action::Connect => self.connect(id),
+            Action::Receive { side, limit_bytes } => {
+                let operation = Operation::Receive { socket: socket(side), limit_bytes };
+                self.backend.start(token(OperationKind::Receive, side), operation);
+            }
+            Action::Send { from } => {
+                let mut chunks = [Chunk::of_place(0, 0, 0); GATHER_MOST];
+                let (count, _) = self.chunks.gather(connection.flow.queue(from), &mut chunks);
+                let sink = from.other();
+                let operation = Operation::Send { socket: socket(sink), chunks: &chunks[..count] };
+                self.backend.start(token(OperationKind::Send, sink), operation);
+            }
+            Action::Poll { side } => {
+                self.backend.start(token(OperationKind::Poll, side), Operation::Poll { socket: socket(side) });
+            }
+            Action::Cancel { side, what } => {
+                let kind = match what {
+                    Ending::Connect => OperationKind::Connect,
+                    Ending::Receive => OperationKind::Receive,
+                    Ending::Send => OperationKind::Send,
+                    Ending::Poll => OperationKind::Poll,
+                };
+                let target = token(kind, side);
+                if self.backoff.attempt() > 0 {
+                    self.backend.cancel_now(target);
+                } else {
+                    self.backend.start(Token::INTERNAL, Operation::Cancel { target });
+                }
+            }
+            Action::ShutdownWrite { side } => self.backend.shutdown_write(socket(side)),
+            Action::BeginSplicing => self.begin_splicing(id),
+            Action::EndSplicing => self.end_splicing(id),
+            Action::Close { .. } => {}
+        }
+    }
+
+    fn connect(&mut self, id: FlowId) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let relay = &connection.relay;
+        let addresses = connection.addresses.get_or_insert_with(|| {
+            connection.first_address = relay.next_address.fetch_add(1, Ordering::Relaxed);
+            relay.addresses.load_full()
+        });
+        if addresses.is_empty() {
+            return self.on_connect_failed(id, CloseReason::NoAddress);
+        }
+        let index = (connection.first_address.wrapping_add(connection.attempts)) as usize % addresses.len();
+        connection.attempts += 1;
+        let address = &addresses[index];
+        match self.backend.socket(address, &self.limits.sockets) {
+            Ok(socket) => {
+                self.surroundings.shared.count_descriptors(1);
+                connection.flow.connecting_by(socket);
+                let token = Token::new(OperationKind::Connect, super::completions::key(id, Side::Upstream));
+                self.backend.start(token, Operation::Connect { socket, address });
+            }
+            Err(errno) => {
+                if errno.is_descriptors() {
+                    let random = self.random.u64(..);
+                    self.gate.descriptors_refused(random, self.now);
+                }
+                self.on_connect_failed(id, CloseReason::of_connect(errno));
+            }
+        }
+    }
+
+    /// Closes a connection that nothing is in flight on, counts why, and forgets it.
+    pub(super) fn close(&mut self, id: FlowId, reset: bool) {
+        let Some(mut connection) = self.connections.remove(id) else { return };
+        let flow = &mut connection.flow;
+        let reason = flow.closing().unwrap_or(CloseReason::Finished);
+        let line = Line::of(flow, &connection.relay, reason, self.now);
+        if self.surroundings.access_log.wants(self.limits.settings.access_log.mode, reason) {
+            let addresses = self.backend.addresses(flow.socket(Side::Client));
+            let most = self.limits.settings.access_log.max_per_second;
+            if !self.surroundings.access_log.write(line.from_client(addresses), most, self.now) {
+                self.surroundings.stats.access_log_dropped.add(1);
+            }
+        }
+        self.timers.cancel(id.slot);
+        self.return_pipes(&mut connection);
+        for side in Side::BOTH {
+            let socket = connection.flow.socket(side);
+            if socket != SocketId::NONE {
+                self.backend.close(socket, reset);
+                self.surroundings.shared.count_descriptors(-1);
+            }
+        }
+        self.surroundings.shared.connections_open.fetch_sub(1, Ordering::Relaxed);
+        connection.relay.stats[self.surroundings.index].closed[reason.index()].add(1);
+    }
+
+    /// Asks every connection that waited to receive again, once they may.
+    pub(super) fn wake_starved(&mut self) {
+        for id in std::mem::take(&mut self.starved) {
+            if let Some(connection) = self.connections.get_mut(id) {
+                connection.is_starved = false;
+                mark_dirty(&mut self.dirty, id, connection);
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What a worker is told from outside, and how: a queue that is looked at when its waker was used.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ringside_api::Settings;
+
+use super::shared::Relay;
+use crate::backend::Waker;
+use crate::backend::listen::ListenSocket;
+use crate::flow::CloseReason;
+
+/// One thing to do for a worker.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Obey these settings from now on.
+    Settings(Arc<Settings>),
+    /// Accept from this listener, for this relay.
+    Listen {
+        /// Whose connections these are.
+        relay: Arc<Relay>,
+        /// The listener.
+        listener: Arc<ListenSocket>,
+        /// Whose listener it is, when another worker may not accept at the moment.
+        of_worker: usize,
+    },
+    /// Accept no more from the listeners of this relay which are `of_worker`'s; of all workers', if none.
+    Unlisten {
+        /// The relay.
+        relay: Arc<Relay>,
+        /// Whose listener.
+        of_worker: Option<usize>,
+    },
+    /// End all connections for this reason.
+    EndAll(CloseReason),
+    /// Leave the loop once no connection is left; after this time end those that are.
+    Finish(Duration),
+}
+
+/// Where commands for one worker wait.
+#[derive(Debug)]
+pub struct Mailbox {
+    commands: Mutex<VecDeque<Command>>,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Default for Mailbox {
+    fn default() -> Self {
+        Mailbox { commands: Mutex::new(VecDeque::new()), waker: Mutex::new(None) }
+    }
+}
+
+impl Mailbox {
+    /// Tells the worker.
+    pub fn send(&self, command: Command) {
+        lock(&self.commands).push_back(command);
+        if let Some(waker) = &*lock(&self.waker) {
+            waker.wake();
+        }
+    }
+
+    /// The next command.
+    pub(super) fn take(&self) -> Option<Command> {
+        lock(&self.commands).pop_front()
+    }
+
+    /// From now on this wakes the worker; it is to look for commands once on its own after this.
+    pub(super) fn set_waker(&self, waker: Waker) {
+        *lock(&self.waker) = Some(waker);
+    }
+}
+
+/// A poisoned lock means that a thread died between two plain steps; what it guards is whole all the same.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

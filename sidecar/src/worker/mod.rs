@@ -1,0 +1,342 @@
+//! The loop: completions become flow events, flows' wishes become operations.
+//!
+//! A worker is one thread that owns a backend and the flows on it. Each turn goes in a fixed order: reap what
+//! has completed, decide, start operations, submit and wait. Nothing else in a worker waits. What load calls
+//! for is decided in `pressure`, what a connection needs in `flow`; the worker carries it out.
+
+mod accepting;
+pub mod access_log;
+mod actions;
+pub mod command;
+mod completions;
+pub mod limits;
+mod relief;
+pub mod shared;
+mod splicing;
+pub mod stats;
+mod submitting;
+pub mod team;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringside_api::Settings;
+use socket2::SockAddr;
+
+use crate::backend::{Backend, Completion, Features, Pipe, SocketId};
+use crate::flow::timers::{DEFAULT_TICK, Timers};
+use crate::flow::{ChunkStore, CloseReason, Flow, FlowId, Table, View};
+use crate::pressure::backoff::Backoff;
+use crate::pressure::batch::Batch;
+use crate::pressure::budget::Budget;
+use crate::pressure::gate::Gate;
+use crate::pressure::readiness::Readiness;
+use crate::pressure::shed::{Ladder, Rung};
+use crate::time::Time;
+use accepting::Listening;
+use access_log::AccessLog;
+use command::{Command, Mailbox};
+use limits::Limits;
+use shared::{Relay, Shared};
+use stats::WorkerStats;
+
+/// Completions handled in one turn before operations are started again: bounds how long the first of them waits.
+const COMPLETIONS_PER_TURN: usize = 1024;
+
+/// The longest a worker sleeps, so that its loop is seen turning.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// What a worker is given of its process.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// Which worker it is, from 0.
+    pub index: usize,
+    /// The counts of the process.
+    pub shared: Arc<Shared>,
+    /// What this worker publishes.
+    pub stats: Arc<WorkerStats>,
+    /// Where all workers, this one included, get their commands.
+    pub mailboxes: Arc<[Mailbox]>,
+    /// Where lines for the access log go.
+    pub access_log: AccessLog,
+}
+
+/// How a loop ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Exit {
+    /// No connection is left, or none may be.
+    Finished,
+    /// The backend cannot go on; says why.
+    Broken(String),
+}
+
+/// One worker: a backend, its flows, and the decisions about its load.
+pub struct Worker<B: Backend> {
+    backend: B,
+    features: Features,
+    surroundings: Surroundings,
+    limits: Limits,
+    random: fastrand::Rng,
+
+    connections: Table<Connection>,
+    listeners: Table<Listening>,
+    chunks: ChunkStore,
+    timers: Timers,
+    /// Reused each turn.
+    completions: Vec<Completion>,
+    /// Connections to ask for actions.
+    dirty: Vec<FlowId>,
+    /// Streams that may have bytes to splice.
+    streams: Vec<FlowId>,
+    /// Connections that wait to receive, for want of buffers or under pressure.
+    starved: Vec<FlowId>,
+    shortage: Option<relief::Shortage>,
+    pipes: Pipes,
+
+    backoff: Backoff,
+    batch: Batch,
+    budget: Budget,
+    gate: Gate,
+    ladder: Ladder,
+    readiness: Readiness,
+    pressed: submitting::Pressed,
+
+    now: Time,
+    finish_by: Option<Time>,
+}
+
+/// A flow and what the worker keeps with it.
+struct Connection {
+    flow: Flow,
+    relay: Arc<Relay>,
+    /// The target's addresses while they are tried, and how many were.
+    addresses: Option<Arc<Vec<SockAddr>>>,
+    attempts: u32,
+    first_address: u32,
+    /// When its timer comes.
+    timer_at: Time,
+    is_dirty: bool,
+    is_streaming: bool,
+    is_starved: bool,
+    /// Its queued bytes are to move out of the pool once the send that was cancelled for it is over.
+    moves_out: bool,
+    /// They have; until the queue is empty again there is nothing to gain by another time.
+    is_private: bool,
+}
+
+/// Pipes for splicing: as many as streams hold places for, lent for as long as they hold bytes.
+#[derive(Default)]
+struct Pipes {
+    free: Vec<Pipe>,
+    /// Pipes that exist.
+    made: u32,
+    /// Places held by streams: two each.
+    held: u32,
+}
+
+impl<B: Backend> Worker<B> {
+    /// A worker on this backend, which obeys `settings` until told otherwise.
+    pub fn new(backend: B, surroundings: Surroundings, settings: &Settings, seed: u64) -> Self {
+        let features = backend.features();
+        let limits = Limits::of(settings, features.prewarmed_operations);
+        let now = backend.now();
+        surroundings.mailboxes[surroundings.index].set_waker(backend.waker());
+        let mut worker = Worker {
+            backend,
+            features,
+            random: fastrand::Rng::with_seed(seed),
+            connections: Table::default(),
+            listeners: Table::default(),
+            chunks: ChunkStore::default(),
+            timers: Timers::new(DEFAULT_TICK, now),
+            completions: Vec::with_capacity(COMPLETIONS_PER_TURN),
+            dirty: Vec::new(),
+            streams: Vec::new(),
+            starved: Vec::new(),
+            shortage: None,
+            pipes: Pipes::default(),
+            backoff: Backoff::new(limits.backoff),
+            batch: Batch::new(limits.batch),
+            budget: Budget::new(limits.budget),
+            gate: Gate::new(limits.gate),
+            ladder: Ladder::new(limits.ladder),
+            readiness: Readiness::new(limits.readiness),
+            pressed: submitting::Pressed::default(),
+            now,
+            finish_by: None,
+            limits,
+            surroundings,
+        };
+        worker.apply(settings);
+        // Commands sent before the waker was known.
+        worker.take_commands();
+        worker
+    }
+
+    /// Turns until there is nothing left to do or the backend breaks.
+    pub fn run(&mut self) -> Exit {
+        loop {
+            if let Some(exit) = self.turn() {
+                return exit;
+            }
+        }
+    }
+
+    /// One turn of the loop.
+    pub fn turn(&mut self) -> Option<Exit> {
+        self.now = self.backend.now();
+        let more = self.reap();
+        self.expire_timers();
+        self.decide();
+        self.pump_streams();
+        self.act_on_dirty();
+        self.give_back_chunks();
+        if self.finish_by.is_some() && self.connections.is_empty() && self.listeners.is_empty() {
+            self.publish();
+            return Some(Exit::Finished);
+        }
+        let exit = self.submit(more);
+        self.publish();
+        exit
+    }
+
+    fn reap(&mut self) -> bool {
+        let mut completions = std::mem::take(&mut self.completions);
+        let more = self.backend.reap(COMPLETIONS_PER_TURN, &mut completions);
+        for completion in completions.drain(..) {
+            self.complete(completion);
+        }
+        self.completions = completions;
+        more
+    }
+
+    fn expire_timers(&mut self) {
+        let mut expired = Vec::new();
+        self.timers.expire(self.now, &mut |slot| expired.push(slot));
+        for slot in expired {
+            let Some((id, connection)) = self.connections.in_slot(slot) else { continue };
+            connection.timer_at = Time::MAX;
+            connection.flow.on_timer(&self.limits.timeouts, self.now);
+            mark_dirty(&mut self.dirty, id, connection);
+        }
+        if self.finish_by.is_some_and(|by| self.now >= by) {
+            self.end_all(CloseReason::DrainLimit);
+        }
+    }
+
+    fn view(&self) -> View {
+        let usage = self.backend.pool();
+        // A direction may hold a fixed part of what is free, so that many stalled takers together leave room:
+        // the dynamic threshold of Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory
+        // packet switches" (1998).
+        let share = (usage.free_bytes() / limits::POOL_SHARES) as u32;
+        View {
+            now: self.now,
+            share_bytes: share.clamp(limits::SHARE_LEAST_BYTES, self.limits.per_direction_bytes),
+            may_receive: self.shortage.is_none() && self.ladder.rung() < Rung::PauseReceiving,
+            exact_receive_limit: self.features.exact_receive_limit,
+            may_splice: self.pipes.held + 2 <= self.limits.pipes && self.ladder.rung() == Rung::Calm,
+        }
+    }
+
+    fn give_back_chunks(&mut self) {
+        for chunk in self.chunks.take_released() {
+            self.backend.release(chunk);
+        }
+    }
+
+    fn take_commands(&mut self) {
+        while let Some(command) = self.surroundings.mailboxes[self.surroundings.index].take() {
+            match command {
+                Command::Settings(settings) => self.apply(&settings),
+                Command::Listen { relay, listener, of_worker } => self.listen(relay, listener, of_worker),
+                Command::Unlisten { relay, of_worker } => self.unlisten(&relay, of_worker),
+                Command::EndAll(reason) => self.end_all(reason),
+                Command::Finish(limit) => self.finish_by = Some(self.now.saturating_add(limit)),
+            }
+        }
+    }
+
+    fn apply(&mut self, settings: &Settings) {
+        let limits = Limits::of(settings, self.features.prewarmed_operations);
+        self.backoff.set_limits(limits.backoff);
+        self.batch.set_limits(limits.batch);
+        self.budget.set_limits(limits.budget);
+        self.gate.set_limits(limits.gate);
+        self.ladder.set_limits(limits.ladder);
+        self.readiness.set_limits(limits.readiness);
+        self.backend.set_pool_limit(limits.pool_bytes);
+        self.limits = limits;
+        // A nearer deadline than the one a timer was set for has to be seen.
+        for id in self.connections.ids() {
+            self.touch(id);
+        }
+    }
+
+    fn end_all(&mut self, reason: CloseReason) {
+        for id in self.connections.ids() {
+            if let Some(connection) = self.connections.get_mut(id) {
+                connection.flow.end(reason);
+                mark_dirty(&mut self.dirty, id, connection);
+            }
+        }
+    }
+
+    /// Has a connection asked for actions this turn.
+    fn touch(&mut self, id: FlowId) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            mark_dirty(&mut self.dirty, id, connection);
+        }
+    }
+
+    /// Closes every socket at once: the backend broke, and with it goes all that was in flight.
+    pub fn lose_everything(mut self) -> Settings {
+        let settings = self.limits.settings;
+        for id in self.connections.ids() {
+            if let Some(connection) = self.connections.get_mut(id) {
+                connection.flow.end(CloseReason::BackendLost);
+            }
+            self.close(id, true);
+        }
+        for pipe in self.pipes.free.drain(..) {
+            self.backend.close_pipe(pipe);
+            self.surroundings.shared.count_descriptors(-2);
+        }
+        self.surroundings.stats.backend_rebuilds.add(1);
+        self.publish();
+        self.backend.abandon();
+        settings
+    }
+
+    /// The relays and listeners of this worker, for the backend that follows a broken one.
+    pub fn listening(&mut self) -> Vec<Command> {
+        let ids = self.listeners.ids();
+        ids.into_iter().filter_map(|id| self.listeners.get_mut(id).map(|listening| listening.as_command())).collect()
+    }
+}
+
+/// Has a connection asked for actions this turn, once.
+fn mark_dirty(dirty: &mut Vec<FlowId>, id: FlowId, connection: &mut Connection) {
+    if !connection.is_dirty {
+        connection.is_dirty = true;
+        dirty.push(id);
+    }
+}
+
+impl Connection {
+    fn new(client: SocketId, relay: Arc<Relay>, now: Time) -> Self {
+        Connection {
+            flow: Flow::new(client, now),
+            relay,
+            addresses: None,
+            attempts: 0,
+            first_address: 0,
+            timer_at: Time::MAX,
+            is_dirty: false,
+            is_streaming: false,
+            is_starved: false,
+            moves_out: false,
+            is_private: false,
+        }
+    }
+}
