@@ -139,3 +139,38 @@ fn permille(part: u64, whole: u64) -> u32 {
     let share = (u128::from(part) * 1000).div_ceil(u128::from(whole));
     u32::try_from(share).unwrap_or(1000).min(1000)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn tells_the_share_of_the_last_ten_buckets(turns in prop::collection::vec((0..1500u64, 0..9u32, 0..9u32, any::<bool>()), 1..60)) {
+            let mut window = Window::default();
+            // What was told, by the millisecond: (attempts, pushed back), and whether the next one is spent in backoff.
+            let mut told: Vec<(u64, u64, bool)> = vec![(0, 0, false)];
+            let mut backing_off = false;
+            for (gap, attempts, pushed_back, backs_off) in turns {
+                told.last_mut().unwrap().2 = backing_off;
+                told.extend((0..gap).map(|_| (0, 0, backing_off)));
+                let now = told.len() - 1;
+                window.advance(Time::from_nanos(now as u64 * 1_000_000));
+                window.count(attempts, pushed_back.min(attempts));
+                told[now].0 += u64::from(attempts);
+                told[now].1 += u64::from(pushed_back.min(attempts));
+                window.set_backing_off(backs_off);
+                backing_off = backs_off;
+
+                let begin = (now / 100).saturating_sub(9) * 100;
+                let attempts: u64 = told[begin..=now].iter().map(|turn| turn.0).sum();
+                let pushed_back: u64 = told[begin..=now].iter().map(|turn| turn.1).sum();
+                let waited = told[begin..now].iter().filter(|turn| turn.2).count() as u64;
+                let expected = permille(pushed_back, attempts).max(permille(waited, 900 + now as u64 % 100));
+                prop_assert_eq!(window.share_permille(), expected);
+            }
+        }
+    }
+}

@@ -57,6 +57,30 @@ fn a_deadline_beyond_the_horizon_is_kept() {
 }
 
 #[test]
+fn an_idle_timer_that_moves_within_its_bucket_touches_only_its_own_node() {
+    let mut timers = Timers::new(DEFAULT_TICK, at(0));
+    for slot in 0..100 {
+        timers.schedule(slot, at(DAY));
+    }
+    let before = timers.steps;
+    for message in 0..1000 {
+        timers.schedule(50, at(DAY + message * TICK));
+    }
+    assert_eq!(timers.steps - before, 1000);
+}
+
+#[test]
+fn earlier_buckets_expire_first_also_where_the_top_level_wraps() {
+    let top_bucket = TICK << (DIGIT_BITS * TOP as u32);
+    let mut timers = Timers::new(DEFAULT_TICK, at(0));
+    expired(&mut timers, 62 * top_bucket);
+    for (slot, ahead) in [(0, 5), (1, 1), (2, 3)] {
+        timers.schedule(slot, at((62 + ahead) * top_bucket));
+    }
+    assert_eq!(expired(&mut timers, 70 * top_bucket), [1, 2, 0]);
+}
+
+#[test]
 fn a_jump_of_centuries_touches_each_timer_once() {
     let mut timers = Timers::new(DEFAULT_TICK, at(0));
     for slot in 0..1000 {
@@ -170,9 +194,10 @@ proptest! {
     }
 
     #[test]
-    fn sleeping_until_next_takes_few_wakes(wait in span()) {
+    fn sleeping_until_next_takes_few_wakes(passed in 0..300 * DAY, wait in span()) {
         let mut timers = Timers::new(DEFAULT_TICK, at(0));
-        timers.schedule(0, at(wait));
+        expired(&mut timers, passed);
+        timers.schedule(0, at(passed.saturating_add(wait)));
         let mut wakes = 0;
         while let Some(next) = timers.next_deadline() {
             if next == Time::MAX {

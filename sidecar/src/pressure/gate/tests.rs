@@ -31,6 +31,9 @@ fn light() -> Load {
     }
 }
 
+/// A reason, the load in which a given share of its limit is used, and the limits to judge it by.
+type ShareCase<'a> = (PauseReason, &'a dyn Fn(u32) -> Load, GateLimits);
+
 #[test]
 fn each_share_pauses_at_its_upper_mark_and_resumes_below_its_lower_one() {
     let limits = GateLimits {
@@ -56,7 +59,7 @@ fn each_share_pauses_at_its_upper_mark_and_resumes_below_its_lower_one() {
         descriptor_limit: 1024,
         ..light()
     };
-    let cases: [(PauseReason, &dyn Fn(u32) -> Load, GateLimits); 4] = [
+    let cases: [ShareCase; 4] = [
         (PauseReason::Connections, &connections, limits),
         (PauseReason::Buffers, &buffers, limits),
         (PauseReason::Operations, &operations, limits),

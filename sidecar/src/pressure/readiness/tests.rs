@@ -132,6 +132,20 @@ fn one_refused_submission_of_an_idle_worker_is_forgotten() {
 }
 
 #[test]
+fn quiet_is_below_half_of_the_mark() {
+    for (refused, returns) in [(30, false), (20, true)] {
+        let mut worker = Worker::new(ReadinessLimits::default());
+        worker.storm(3_000);
+        for _ in 0..2_000 {
+            worker.now += 10;
+            worker.readiness.record(100, refused, at_millis(worker.now));
+            worker.judge();
+        }
+        assert_eq!(worker.ready, returns, "{refused} % refused after the storm");
+    }
+}
+
+#[test]
 fn report_tells_and_stays() {
     let mut worker = Worker::new(ReadinessLimits {
         mode: ReadinessMode::Report,
@@ -188,6 +202,7 @@ fn waking_only_when_told_flips_at_the_same_time() {
             .next_change(now)
             .expect("a worker in backoff has something to wait for");
         wakes += 1;
+        assert!(wakes < 60, "still ready after {wakes} wakes");
     }
     assert!(now <= at_millis(2_000), "left at {now:?}");
     readiness.backoff_ended(now);
