@@ -3,6 +3,8 @@
 //! Arrows go one way: `worker` uses `flow`, `pressure` and `backend`; `admin` reads what workers publish;
 //! `flow` and `pressure` know nobody and do no I/O.
 
+pub mod backend;
 pub mod flow;
 pub mod pressure;
 pub mod time;
+pub mod worker;

@@ -1,0 +1,325 @@
+//! The workers of a process: starts them, tells them about relays and settings, and waits for their end.
+//!
+//! It owns the threads and the list of relays. It never touches a connection; workers are told by commands.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use ringside_api::{BackendChoice, ProxyProtocol, Settings, Target};
+use socket2::SockAddr;
+
+use super::access_log::AccessLog;
+use super::command::{Command, Mailbox};
+use super::limits::{operations_for, socket_options};
+use super::shared::{Relay, Shared};
+use super::stats::{RelayStats, WorkerStats};
+use super::{Exit, Surroundings, Worker};
+use crate::backend::choice::{BackendReport, NoBackend};
+use crate::backend::epoll::Epoll;
+use crate::backend::listen::{self, ListenError, ListenSocket};
+use crate::backend::ring::Ring;
+use crate::backend::{Backend, SocketOptions};
+use crate::flow::CloseReason;
+
+/// What a team is made with.
+#[derive(Debug, Clone)]
+pub struct TeamOptions {
+    /// How many workers.
+    pub workers: usize,
+    /// Which backend they use.
+    pub backend: BackendChoice,
+    /// What they obey at first.
+    pub settings: Settings,
+    /// The moment that all times of this process count from.
+    pub epoch: Instant,
+}
+
+/// A relay that runs: what the workers see of it and where it listens.
+#[derive(Debug, Clone)]
+pub struct RunningRelay {
+    /// As the workers see it.
+    pub relay: Arc<Relay>,
+    /// What was asked for.
+    pub wanted: ringside_api::Relay,
+    /// Where it listens, with the port that the kernel chose where none was given.
+    pub address: std::net::SocketAddr,
+    listeners: Vec<Arc<ListenSocket>>,
+}
+
+/// The workers of a process.
+pub struct Team {
+    mailboxes: Arc<[Mailbox]>,
+    shared: Arc<Shared>,
+    stats: Vec<Arc<WorkerStats>>,
+    reports: Vec<Arc<ArcSwap<BackendReport>>>,
+    relays: Mutex<Vec<RunningRelay>>,
+    settings: ArcSwap<Settings>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What one worker's thread is started with.
+struct Start {
+    surroundings: Surroundings,
+    options: TeamOptions,
+    report: Arc<ArcSwap<BackendReport>>,
+    started: mpsc::Sender<Result<(), NoBackend>>,
+}
+
+impl Team {
+    /// Starts the workers, and returns once each has its backend.
+    ///
+    /// # Errors
+    /// The backend that was asked for by name does not work here.
+    pub fn start(options: &TeamOptions, shared: Arc<Shared>, access_log: &AccessLog) -> Result<Self, NoBackend> {
+        let count = options.workers.max(1);
+        let mailboxes: Arc<[Mailbox]> = (0..count).map(|_| Mailbox::default()).collect();
+        let stats: Vec<_> = (0..count).map(|_| Arc::new(WorkerStats::default())).collect();
+        let reports: Vec<_> = (0..count).map(|_| Arc::new(ArcSwap::from_pointee(BackendReport::starting()))).collect();
+        let (started, starts) = mpsc::channel();
+        let mut threads = Vec::new();
+        for (index, (stats, report)) in stats.iter().zip(&reports).enumerate() {
+            let start = Start {
+                surroundings: Surroundings {
+                    index,
+                    shared: shared.clone(),
+                    stats: stats.clone(),
+                    mailboxes: mailboxes.clone(),
+                    access_log: access_log.clone(),
+                },
+                options: options.clone(),
+                report: report.clone(),
+                started: started.clone(),
+            };
+            let thread = std::thread::Builder::new().name(format!("worker-{index}"));
+            threads.push(thread.spawn(move || start.run()).map_err(NoBackend::thread)?);
+        }
+        drop(started);
+        for result in starts.iter().take(count) {
+            result?;
+        }
+        Ok(Team {
+            mailboxes,
+            shared,
+            stats,
+            reports,
+            relays: Mutex::default(),
+            settings: ArcSwap::from_pointee(options.settings),
+            threads: Mutex::new(threads),
+        })
+    }
+
+    /// Begins to accept for a relay.
+    ///
+    /// # Errors
+    /// Its address cannot be listened on.
+    pub fn add(&self, wanted: &ringside_api::Relay) -> Result<RunningRelay, ListenError> {
+        let settings = self.settings.load();
+        let options: SocketOptions = socket_options(&settings);
+        let listeners = listen::listen(wanted.listen.0, self.mailboxes.len(), settings.accept.backlog, &options)?;
+        self.shared.count_descriptors(listeners.sockets.len() as i32);
+        let relay = Arc::new(Relay {
+            name: wanted.name.clone(),
+            target: ArcSwap::from_pointee(wanted.target.to_string()),
+            addresses: ArcSwap::from_pointee(fixed_addresses(&wanted.target)),
+            proxy_protocol: AtomicBool::new(wanted.proxy_protocol == ProxyProtocol::V2),
+            next_address: AtomicU32::new(0),
+            stats: (0..self.mailboxes.len()).map(|_| Arc::new(RelayStats::default())).collect(),
+        });
+        let running = RunningRelay {
+            relay: relay.clone(),
+            wanted: wanted.clone(),
+            address: listeners.address,
+            listeners: listeners.sockets.into_iter().map(Arc::new).collect(),
+        };
+        for (of_worker, listener) in running.listeners.iter().enumerate() {
+            let (relay, listener) = (relay.clone(), listener.clone());
+            self.mailboxes[of_worker].send(Command::Listen { relay, listener, of_worker });
+        }
+        self.lock_relays().push(running.clone());
+        Ok(running)
+    }
+
+    /// Stops accepting for a relay; its connections go on. Says whether there was one of this name.
+    pub fn remove(&self, name: &str) -> bool {
+        let mut relays = self.lock_relays();
+        let Some(index) = relays.iter().position(|running| running.relay.name == name) else { return false };
+        let running = relays.remove(index);
+        self.unlisten(&running);
+        true
+    }
+
+    /// Changes where a relay's new connections go. Says whether there is one of this name.
+    pub fn retarget(&self, wanted: &ringside_api::Relay) -> bool {
+        let mut relays = self.lock_relays();
+        let Some(running) = relays.iter_mut().find(|running| running.relay.name == wanted.name) else { return false };
+        let relay = &running.relay;
+        relay.target.store(Arc::new(wanted.target.to_string()));
+        relay.addresses.store(Arc::new(fixed_addresses(&wanted.target)));
+        relay.proxy_protocol.store(wanted.proxy_protocol == ProxyProtocol::V2, Ordering::Relaxed);
+        running.wanted = wanted.clone();
+        true
+    }
+
+    fn unlisten(&self, running: &RunningRelay) {
+        for mailbox in self.mailboxes.iter() {
+            mailbox.send(Command::Unlisten { relay: running.relay.clone(), of_worker: None });
+        }
+        self.shared.count_descriptors(-(running.listeners.len() as i32));
+    }
+
+    /// Has all workers obey these settings.
+    pub fn apply(&self, settings: &Settings) {
+        self.settings.store(Arc::new(*settings));
+        for running in self.lock_relays().iter() {
+            running.listeners.iter().for_each(|listener| listener.set_backlog(settings.accept.backlog));
+        }
+        let settings = Arc::new(*settings);
+        self.mailboxes.iter().for_each(|mailbox| mailbox.send(Command::Settings(settings.clone())));
+    }
+
+    /// The settings in effect.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    /// The relays that run.
+    pub fn relays(&self) -> Vec<RunningRelay> {
+        self.lock_relays().clone()
+    }
+
+    /// What each worker publishes.
+    pub fn stats(&self) -> &[Arc<WorkerStats>] {
+        &self.stats
+    }
+
+    /// The counts of the process.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Which backend each worker runs on, and why.
+    pub fn backends(&self) -> Vec<Arc<BackendReport>> {
+        self.reports.iter().map(|report| report.load_full()).collect()
+    }
+
+    /// Closes all listeners: arrivals are refused from now on.
+    pub fn stop_listening(&self) {
+        for running in self.lock_relays().drain(..) {
+            self.unlisten(&running);
+        }
+    }
+
+    /// Has the workers leave when their connections have ended, or when this time has passed; connections
+    /// that are left then end with the reason `drain_limit`.
+    pub fn finish(&self, limit: Duration) {
+        self.stop_listening();
+        self.mailboxes.iter().for_each(|mailbox| mailbox.send(Command::Finish(limit)));
+    }
+
+    /// Ends all connections at once.
+    pub fn end_all(&self, reason: CloseReason) {
+        self.mailboxes.iter().for_each(|mailbox| mailbox.send(Command::EndAll(reason)));
+    }
+
+    /// Waits until every worker has left its loop.
+    pub fn join(&self) {
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a worker's thread panicked");
+            }
+        }
+    }
+
+    fn lock_relays(&self) -> std::sync::MutexGuard<'_, Vec<RunningRelay>> {
+        self.relays.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The addresses of a target that is not a name; a name's are found by the resolver.
+fn fixed_addresses(target: &Target) -> Vec<SockAddr> {
+    match target {
+        Target::Address(address) => vec![(*address).into()],
+        Target::Unix(path) => unix_address(path).into_iter().collect(),
+        Target::Host { .. } => Vec::new(),
+    }
+}
+
+fn unix_address(path: &Path) -> Option<SockAddr> {
+    // The length was checked when the settings were read.
+    SockAddr::unix(path).ok()
+}
+
+impl Start {
+    fn run(self) {
+        let mut settings = self.options.settings;
+        let mut reopened = Vec::new();
+        let mut wants = self.options.backend;
+        loop {
+            let operations = operations_for(&settings);
+            let pool = usize::try_from(u64::from(settings.buffers.pool)).unwrap_or(usize::MAX);
+            let ring = match wants {
+                BackendChoice::Epoll => None,
+                _ => Some(Ring::new(self.options.epoch, pool, operations)),
+            };
+            let ended = match ring {
+                Some(Ok(ring)) => {
+                    self.tell(BackendReport::of::<Ring>("io_uring works here"));
+                    self.turn(ring, &settings, reopened)
+                }
+                Some(Err(refused)) if wants != BackendChoice::Auto => {
+                    let _ = self.started.send(Err(NoBackend::refused(Ring::NAME, &refused)));
+                    return;
+                }
+                refused => {
+                    let epoll = match Epoll::new(self.options.epoch, pool) {
+                        Ok(epoll) => epoll,
+                        Err(errno) => {
+                            let _ = self.started.send(Err(NoBackend::epoll(errno)));
+                            return;
+                        }
+                    };
+                    let reason = match refused {
+                        Some(Err(error)) => format!("no ring: {error}"),
+                        _ => "asked for".to_owned(),
+                    };
+                    self.tell(BackendReport::of::<Epoll>(&reason));
+                    self.turn(epoll, &settings, reopened)
+                }
+            };
+            let Some(again) = ended else { return };
+            (settings, reopened) = again;
+            // What broke once by name is tried again; whatever it was, the relay goes on.
+            wants = BackendChoice::Auto;
+        }
+    }
+
+    fn tell(&self, report: BackendReport) {
+        let worker = self.surroundings.index;
+        tracing::info!(worker, backend = report.name, reason = report.reason, "worker started");
+        self.report.store(Arc::new(report));
+        let _ = self.started.send(Ok(()));
+    }
+
+    /// Turns the loop on this backend; what to go on with, if it broke.
+    fn turn<B: Backend>(&self, backend: B, settings: &Settings, reopened: Vec<Command>) -> Option<(Settings, Vec<Command>)> {
+        let index = self.surroundings.index;
+        for command in reopened {
+            self.surroundings.mailboxes[index].send(command);
+        }
+        let seed = fastrand::u64(..);
+        let mut worker = Worker::new(backend, self.surroundings.clone(), settings, seed);
+        match worker.run() {
+            Exit::Finished => None,
+            Exit::Broken(reason) => {
+                tracing::error!(worker = index, reason, "the backend broke: its connections are lost, another one follows");
+                let listening = worker.listening();
+                Some((worker.lose_everything(), listening))
+            }
+        }
+    }
+}
