@@ -4,3 +4,4 @@
 //! `flow` and `pressure` know nobody and do no I/O.
 
 pub mod pressure;
+pub mod settings;
