@@ -114,8 +114,11 @@ fn written_behind_a_symlink_into_another_folder() {
     let real = elsewhere.path().join("real.yaml");
     fs::write(&real, text(1)).unwrap();
     let scene = Scene::with(|folder| symlink(&real, folder.join("relay.yaml")).unwrap());
-    fs::write(&real, text(2)).unwrap();
-    assert_eq!(scene.next_good(), 2);
+    // The first may be found by the look at the start; the others take an event from that folder.
+    for wanted in 2..5 {
+        fs::write(&real, text(wanted)).unwrap();
+        assert_eq!(scene.next_good(), wanted);
+    }
 }
 
 #[test]
@@ -151,6 +154,10 @@ fn the_whole_folder_deleted_and_back() {
         tell.send(change).unwrap();
     })
     .unwrap();
+    // The watch is at work before the folder goes.
+    fs::write(folder.join("other"), text(9)).unwrap();
+    fs::rename(folder.join("other"), &path).unwrap();
+    assert_eq!(port(changes.recv_timeout(PATIENCE).unwrap()), 9);
     fs::remove_dir_all(&folder).unwrap();
     assert!(changes.recv_timeout(PATIENCE).unwrap().is_err());
     fs::create_dir(&folder).unwrap();
@@ -160,9 +167,11 @@ fn the_whole_folder_deleted_and_back() {
         .unwrap();
     assert_eq!(port(Ok(found)), 2);
     // And the new folder is watched like the old one.
-    fs::write(folder.join("other"), text(3)).unwrap();
-    fs::rename(folder.join("other"), &path).unwrap();
-    assert_eq!(port(changes.recv_timeout(PATIENCE).unwrap()), 3);
+    for wanted in 3..6 {
+        fs::write(folder.join("other"), text(wanted)).unwrap();
+        fs::rename(folder.join("other"), &path).unwrap();
+        assert_eq!(port(changes.recv_timeout(PATIENCE).unwrap()), wanted);
+    }
 }
 
 #[test]
