@@ -445,17 +445,25 @@ fn problem_of(error: &serde_yaml::Error) -> Problem {
         Some((path, said)) if path.bytes().all(in_path) => (path, said),
         _ => ("", text),
     };
-    let sentence = match said {
+    let (field, sentence) = match said {
         // The parser's words for an empty file.
-        "EOF while parsing a value" => EMPTY.to_owned(),
-        // This one names its place itself.
-        said if said.starts_with("unknown field") => said.to_owned(),
-        _ => text.to_owned(),
+        "EOF while parsing a value" => (field.to_owned(), EMPTY.to_owned()),
+        // This one names its place itself, and is about the field that it quotes.
+        said if said.starts_with("unknown field") => {
+            let name = said.split('`').nth(1).unwrap_or_default();
+            let path = if field.is_empty() {
+                name.to_owned()
+            } else {
+                format!("{field}.{name}")
+            };
+            (path, said.to_owned())
+        }
+        _ => (field.to_owned(), text.to_owned()),
     };
     Problem {
         line,
         column,
-        field: field.to_owned(),
+        field,
         sentence,
     }
 }

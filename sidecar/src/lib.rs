@@ -6,5 +6,6 @@
 pub mod backend;
 pub mod flow;
 pub mod pressure;
+pub mod settings;
 pub mod time;
 pub mod worker;

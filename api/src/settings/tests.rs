@@ -52,6 +52,13 @@ fn null_is_unset() {
 }
 
 #[test]
+fn words_that_other_yaml_readers_take_for_truth_or_null_are_words() {
+    let patch = patch("{accessLog: {mode: Off}, backoff: {jitter: None}}");
+    assert_eq!(patch.access_log.unwrap().mode, Some(AccessLogMode::Off));
+    assert_eq!(patch.backoff.unwrap().jitter, Some(Jitter::None));
+}
+
+#[test]
 fn the_last_layer_wins_and_each_field_knows_its_layer() {
     let file = patch("{backoff: {initial: 100us, max: 80ms}, tcp: {noDelay: false}}");
     let controller = patch("{backoff: {max: 90ms}}");

@@ -14,12 +14,18 @@ pub struct BackendReport {
 impl BackendReport {
     /// A worker that has none yet.
     pub fn starting() -> Self {
-        BackendReport { name: "starting", reason: String::new() }
+        BackendReport {
+            name: "starting",
+            reason: String::new(),
+        }
     }
 
     /// A worker that runs on `B`.
     pub fn of<B: Backend>(reason: &str) -> Self {
-        BackendReport { name: B::NAME, reason: reason.to_owned() }
+        BackendReport {
+            name: B::NAME,
+            reason: reason.to_owned(),
+        }
     }
 }
 
@@ -31,7 +37,9 @@ pub struct NoBackend(String);
 impl NoBackend {
     /// The one that was asked for by name does not work here.
     pub fn refused(name: &str, why: &dyn std::error::Error) -> Self {
-        NoBackend(format!("the backend {name} was asked for and does not work here: {why}; `--backend auto` falls back"))
+        NoBackend(format!(
+            "the backend {name} was asked for and does not work here: {why}; `--backend auto` falls back"
+        ))
     }
 
     /// Not even the fallback works.
@@ -41,6 +49,8 @@ impl NoBackend {
 
     /// A thread could not be started.
     pub fn thread(error: std::io::Error) -> Self {
-        NoBackend(format!("a worker's thread cannot be started: {error}; is the limit of processes or memory reached?"))
+        NoBackend(format!(
+            "a worker's thread cannot be started: {error}; is the limit of processes or memory reached?"
+        ))
     }
 }

@@ -9,12 +9,20 @@ pub struct Errno(pub i32);
 impl Errno {
     /// The calling thread's last error.
     pub(crate) fn last() -> Self {
-        Errno(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
+        Errno(
+            std::io::Error::last_os_error()
+                .raw_os_error()
+                .unwrap_or(libc::EIO),
+        )
     }
 
     /// Turns a system call's result into a value or the thread's last error.
     pub(crate) fn check(result: i32) -> Result<i32, Self> {
-        if result < 0 { Err(Self::last()) } else { Ok(result) }
+        if result < 0 {
+            Err(Self::last())
+        } else {
+            Ok(result)
+        }
     }
 
     /// The error of a library call, EIO where it carries none.

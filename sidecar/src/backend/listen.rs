@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::IntoRawFd;
 use std::time::Duration;
 
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, Socket, Type};
 
 use super::{SocketId, SocketOptions};
 
@@ -36,7 +36,8 @@ impl ListenSocket {
 
     /// Changes how many arrivals the kernel holds, which listen(2) allows at any time.
     pub fn set_backlog(&self, backlog: u32) {
-        let _ = super::sockets::reference(self.0).listen(i32::try_from(backlog).unwrap_or(i32::MAX));
+        let _ =
+            super::sockets::reference(self.0).listen(i32::try_from(backlog).unwrap_or(i32::MAX));
     }
 }
 
@@ -65,10 +66,18 @@ pub fn listen(
     backlog: u32,
     options: &SocketOptions,
 ) -> Result<Listeners, ListenError> {
-    let fail = |source: std::io::Error| ListenError { address, hint: hint(&source), source };
+    let fail = |source: std::io::Error| ListenError {
+        address,
+        hint: hint(&source),
+        source,
+    };
     // The first one is bound without SO_REUSEPORT, so that another program's port is an error and not shared.
     let first = patiently(address, options).map_err(fail)?;
-    let bound = first.local_addr().map_err(fail)?.as_socket().unwrap_or(address);
+    let bound = first
+        .local_addr()
+        .map_err(fail)?
+        .as_socket()
+        .unwrap_or(address);
     let mut sockets = vec![first];
     if count > 1 {
         sockets[0].set_reuse_port(true).map_err(fail)?;
@@ -83,7 +92,13 @@ pub fn listen(
     for socket in &sockets {
         socket.listen(backlog).map_err(fail)?;
     }
-    Ok(Listeners { sockets: sockets.into_iter().map(|s| ListenSocket(SocketId(s.into_raw_fd()))).collect(), address: bound })
+    Ok(Listeners {
+        sockets: sockets
+            .into_iter()
+            .map(|s| ListenSocket(SocketId(s.into_raw_fd())))
+            .collect(),
+        address: bound,
+    })
 }
 
 fn patiently(address: SocketAddr, options: &SocketOptions) -> std::io::Result<Socket> {
@@ -92,7 +107,9 @@ fn patiently(address: SocketAddr, options: &SocketOptions) -> std::io::Result<So
         let socket = open(address, options)?;
         match socket.bind(&address.into()) {
             Ok(()) => return Ok(socket),
-            Err(error) if error.raw_os_error() == Some(libc::EADDRINUSE) && waited < BIND_PATIENCE => {
+            Err(error)
+                if error.raw_os_error() == Some(libc::EADDRINUSE) && waited < BIND_PATIENCE =>
+            {
                 std::thread::sleep(BIND_PAUSE);
                 waited += BIND_PAUSE;
             }
@@ -109,16 +126,22 @@ fn open(address: SocketAddr, options: &SocketOptions) -> std::io::Result<Socket>
         socket.set_only_v6(false)?;
     }
     // Accepted sockets inherit these.
-    options.apply(SockRef::from(&socket), address.ip().is_loopback());
+    options.apply(&socket, address.ip().is_loopback());
     Ok(socket)
 }
 
 fn hint(error: &std::io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EADDRINUSE) => "; another program has this port: stop it, or choose another one",
-        Some(libc::EADDRNOTAVAIL) => "; this machine has no such address: use 0.0.0.0 or [::] for all of its own",
-        Some(libc::EACCES) => "; ports below net.ipv4.ip_unprivileged_port_start take a privilege: choose a higher one",
-        Some(libc::EMFILE | libc::ENFILE) => "; no file descriptor is left: raise the limit (ulimit -n)",
+        Some(libc::EADDRNOTAVAIL) => {
+            "; this machine has no such address: use 0.0.0.0 or [::] for all of its own"
+        }
+        Some(libc::EACCES) => {
+            "; ports below net.ipv4.ip_unprivileged_port_start take a privilege: choose a higher one"
+        }
+        Some(libc::EMFILE | libc::ENFILE) => {
+            "; no file descriptor is left: raise the limit (ulimit -n)"
+        }
         _ => "",
     }
 }

@@ -47,12 +47,18 @@ impl Chunk {
     #[must_use]
     pub fn advanced(self, bytes: u32) -> Self {
         debug_assert!(bytes <= self.len, "advanced past the end of a chunk");
-        Chunk { place: self.place, offset: self.offset + bytes, len: self.len - bytes }
+        Chunk {
+            place: self.place,
+            offset: self.offset + bytes,
+            len: self.len - bytes,
+        }
     }
 
     /// Whether `next` follows right behind this chunk in the same memory.
     pub fn is_followed_by(self, next: Chunk) -> bool {
-        self.place == next.place && self.place & PRIVATE == 0 && self.offset + self.len == next.offset
+        self.place == next.place
+            && self.place & PRIVATE == 0
+            && self.offset + self.len == next.offset
     }
 }
 
@@ -129,7 +135,10 @@ impl Pool {
         }
         let id = self.free.pop()?;
         let entry = &mut self.entries[id as usize];
-        debug_assert!(!entry.filling && entry.chunks == 0, "a free entry is in use");
+        debug_assert!(
+            !entry.filling && entry.chunks == 0,
+            "a free entry is in use"
+        );
         entry.filled = 0;
         entry.filling = true;
         Some(id)
@@ -139,10 +148,17 @@ impl Pool {
     pub(crate) fn filled(&mut self, id: u32, len: u32) -> Chunk {
         let entry = &mut self.entries[id as usize];
         let offset = entry.filled;
-        assert!(entry.filling && offset + len <= ENTRY_BYTES, "more was filled than an entry holds");
+        assert!(
+            entry.filling && offset + len <= ENTRY_BYTES,
+            "more was filled than an entry holds"
+        );
         entry.filled += len;
         entry.chunks += 1;
-        Chunk { place: id, offset, len }
+        Chunk {
+            place: id,
+            offset,
+            len,
+        }
     }
 
     /// How many bytes of an entry being filled are still free.
@@ -173,7 +189,9 @@ impl Pool {
     pub(crate) fn start(&self, chunk: Chunk) -> *const u8 {
         if chunk.place & PRIVATE != 0 {
             let bytes = self.private[(chunk.place & !PRIVATE) as usize].as_deref();
-            bytes.map_or(std::ptr::null(), |bytes| bytes[chunk.offset as usize..].as_ptr())
+            bytes.map_or(std::ptr::null(), |bytes| {
+                bytes[chunk.offset as usize..].as_ptr()
+            })
         } else {
             let entry = &self.entries[chunk.place as usize];
             // SAFETY: a chunk lies within the filled part of its entry, by `filled` and `advanced`.
@@ -197,7 +215,11 @@ impl Pool {
         });
         self.private[slot as usize] = Some(bytes.into());
         self.private_bytes += bytes.len();
-        Chunk { place: PRIVATE | slot, offset: 0, len: bytes.len() as u32 }
+        Chunk {
+            place: PRIVATE | slot,
+            offset: 0,
+            len: bytes.len() as u32,
+        }
     }
 
     /// Gives a chunk back; says whether an entry became free by it.
@@ -210,7 +232,10 @@ impl Pool {
             return false;
         }
         let entry = &mut self.entries[chunk.place as usize];
-        entry.chunks = entry.chunks.checked_sub(1).expect("a chunk is released once");
+        entry.chunks = entry
+            .chunks
+            .checked_sub(1)
+            .expect("a chunk is released once");
         let free = entry.chunks == 0 && !entry.filling;
         if free {
             self.pinned_entries -= 1;
@@ -226,12 +251,19 @@ impl Pool {
             return;
         }
         // No memory for a region is the same to the caller as a pool at its limit: it waits for chunks.
-        let Ok(region) = Region::new(more * ENTRY_BYTES as usize) else { return };
+        let Ok(region) = Region::new(more * ENTRY_BYTES as usize) else {
+            return;
+        };
         for index in (0..more).rev() {
             // SAFETY: the region is `more` entries long.
             let base = unsafe { region.base.add(index * ENTRY_BYTES as usize) };
             self.free.push(self.entries.len() as u32);
-            self.entries.push(Entry { base, filled: 0, chunks: 0, filling: false });
+            self.entries.push(Entry {
+                base,
+                filled: 0,
+                chunks: 0,
+                filling: false,
+            });
         }
         self.regions.push(region);
     }
@@ -251,13 +283,18 @@ pub(crate) struct Region {
 
 impl Region {
     pub(crate) fn new(bytes: usize) -> Result<Self, Errno> {
-        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        let (protection, flags) = (
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+        );
         // SAFETY: an anonymous mapping at an address of the kernel's choice touches no memory of ours.
         let base = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
         if base == libc::MAP_FAILED {
             return Err(Errno::last());
         }
-        NonNull::new(base.cast()).map(|base| Region { base, bytes }).ok_or(Errno(libc::ENOMEM))
+        NonNull::new(base.cast())
+            .map(|base| Region { base, bytes })
+            .ok_or(Errno(libc::ENOMEM))
     }
 
     pub(crate) fn base(&self) -> NonNull<u8> {

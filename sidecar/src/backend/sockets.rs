@@ -1,11 +1,12 @@
 //! Sockets: thin wrappers over the system calls that both real backends make.
 //! It owns no socket; who made one closes it. Nothing here waits.
 
+use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, RawFd};
+use std::os::fd::{FromRawFd, IntoRawFd};
 use std::time::Duration;
 
-use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
 use super::Errno;
 
@@ -37,7 +38,7 @@ pub struct SocketOptions {
 
 impl SocketOptions {
     /// Sets them on a TCP socket. An option that is refused is no reason to refuse the connection.
-    pub(crate) fn apply(&self, socket: SockRef<'_>, local_peer: bool) {
+    pub(crate) fn apply(&self, socket: &Socket, local_peer: bool) {
         let _ = socket.set_tcp_nodelay(self.no_delay);
         // A peer on this machine cannot vanish without the kernel knowing: no probes, three calls saved.
         if local_peer {
@@ -53,35 +54,28 @@ impl SocketOptions {
     }
 }
 
-/// Lends a descriptor to a safe wrapper.
-fn borrow<'a>(socket: SocketId) -> BorrowedFd<'a> {
+/// The socket as `socket2` sees it, without closing it when that is dropped.
+pub(super) fn reference(socket: SocketId) -> ManuallyDrop<Socket> {
     // SAFETY: the worker's loop closes a socket only after its last use, and nobody else closes it, so the
-    // descriptor is open for as long as this borrow is used, which is one call.
-    unsafe { BorrowedFd::borrow_raw(socket.0) }
-}
-
-/// The socket as `socket2` sees it, for one call.
-pub(super) fn reference<'a>(socket: SocketId) -> SockRef<'a> {
-    let fd = borrow(socket);
-    // `SockRef` keeps no lifetime of a descriptor that was itself borrowed for one call.
-    SockRef::from(&FdOf(fd.as_raw_fd()))
-}
-
-struct FdOf(RawFd);
-
-impl std::os::fd::AsFd for FdOf {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        borrow(SocketId(self.0))
-    }
+    // descriptor is open for as long as this is used, which is one call; and it is never dropped.
+    ManuallyDrop::new(unsafe { Socket::from_raw_fd(socket.0) })
 }
 
 /// A stream socket of the address's family.
-pub(super) fn stream(address: &SockAddr, options: &SocketOptions, non_blocking: bool) -> Result<SocketId, Errno> {
+pub(super) fn stream(
+    address: &SockAddr,
+    options: &SocketOptions,
+    non_blocking: bool,
+) -> Result<SocketId, Errno> {
     let domain = Domain::from(i32::from(address.family()));
-    let kind = if non_blocking { Type::STREAM.nonblocking() } else { Type::STREAM };
+    let kind = if non_blocking {
+        Type::STREAM.nonblocking()
+    } else {
+        Type::STREAM
+    };
     let socket = Socket::new(domain, kind.cloexec(), None).map_err(|error| Errno::of(&error))?;
     if let Some(inet) = address.as_socket() {
-        options.apply(SockRef::from(&socket), inet.ip().is_loopback());
+        options.apply(&socket, inet.ip().is_loopback());
     }
     Ok(SocketId(socket.into_raw_fd()))
 }
@@ -89,7 +83,10 @@ pub(super) fn stream(address: &SockAddr, options: &SocketOptions, non_blocking: 
 /// The other end's address and our own, of an Internet socket.
 pub(super) fn addresses(socket: SocketId) -> Option<(SocketAddr, SocketAddr)> {
     let socket = reference(socket);
-    Some((socket.peer_addr().ok()?.as_socket()?, socket.local_addr().ok()?.as_socket()?))
+    Some((
+        socket.peer_addr().ok()?.as_socket()?,
+        socket.local_addr().ok()?.as_socket()?,
+    ))
 }
 
 pub(super) fn shutdown_write(socket: SocketId) {

@@ -21,7 +21,9 @@ impl Pipe {
     pub(super) fn new() -> Result<Self, Errno> {
         let mut ends = [0; 2];
         // SAFETY: `ends` has room for the two descriptors.
-        Errno::check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) })?;
+        Errno::check(unsafe {
+            libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK)
+        })?;
         // A user who has reached pipe-user-pages-soft gets a smaller pipe, which works as well, in more turns.
         for bytes in [PIPE_BYTES, PIPE_BYTES / 4] {
             // SAFETY: F_SETPIPE_SZ takes an int, and the descriptor is open.
@@ -29,7 +31,10 @@ impl Pipe {
                 break;
             }
         }
-        Ok(Pipe { read: ends[0], write: ends[1] })
+        Ok(Pipe {
+            read: ends[0],
+            write: ends[1],
+        })
     }
 
     pub(super) fn close(self) {
@@ -50,7 +55,10 @@ pub(super) fn splice_out(pipe: Pipe, socket: SocketId, most: usize) -> Result<us
 }
 
 fn splice(from: i32, to: i32, most: usize) -> Result<usize, Errno> {
-    let (none, flags) = (std::ptr::null_mut(), libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK);
+    let (none, flags) = (
+        std::ptr::null_mut(),
+        libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK,
+    );
     // SAFETY: no offsets are given and both descriptors are open; splice touches no memory of ours.
     let moved = unsafe { libc::splice(from, none, to, none, most, flags) };
     usize::try_from(moved).map_err(|_| Errno::last())

@@ -171,7 +171,9 @@ impl Flow {
 
     /// Whether bytes wait for a side that has not taken them.
     pub fn is_held_up(&self) -> bool {
-        self.directions.iter().any(|direction| !direction.queue.is_empty())
+        self.directions
+            .iter()
+            .any(|direction| !direction.queue.is_empty())
     }
 
     /// Whether nothing is under way or waiting but for more to come.
@@ -208,7 +210,14 @@ impl Flow {
     }
 
     /// Bytes came from `side`; the chunk is the flow's from here on.
-    pub fn on_received(&mut self, side: Side, chunk: Chunk, more: bool, chunks: &mut ChunkStore, now: Time) {
+    pub fn on_received(
+        &mut self,
+        side: Side,
+        chunk: Chunk,
+        more: bool,
+        chunks: &mut ChunkStore,
+        now: Time,
+    ) {
         self.operation_continues(side, more);
         self.last_activity = now;
         if self.closing.is_some() {
@@ -292,7 +301,11 @@ impl Flow {
     /// Puts one chunk in the place of all that waits from this side. Nothing of it is being sent.
     pub fn replace_queue(&mut self, from: Side, chunk: Chunk, chunks: &mut ChunkStore) {
         let queue = &mut self.directions[from as usize].queue;
-        debug_assert_eq!(queue.bytes(), chunk.len, "a queue is replaced by the same bytes");
+        debug_assert_eq!(
+            queue.bytes(),
+            chunk.len,
+            "a queue is replaced by the same bytes"
+        );
         chunks.pop(queue, queue.bytes());
         chunks.push(queue, chunk);
     }
@@ -315,7 +328,10 @@ impl Flow {
             }
             Phase::Connecting(Operation::Running) if self.connect_is_late => {
                 self.phase = Phase::Connecting(Operation::Cancelling);
-                Some(Action::Cancel { side: Side::Upstream, what: Ending::Connect })
+                Some(Action::Cancel {
+                    side: Side::Upstream,
+                    what: Ending::Connect,
+                })
             }
             Phase::Connecting(_) => None,
             Phase::Relaying => self.next_of_relaying(view),
@@ -327,7 +343,10 @@ impl Flow {
 
     fn next_of_relaying(&mut self, view: &View) -> Option<Action> {
         for side in Side::BOTH {
-            if let Some(action) = self.next_send(side, view).or_else(|| self.next_shutdown(side)) {
+            if let Some(action) = self
+                .next_send(side, view)
+                .or_else(|| self.next_shutdown(side))
+            {
                 return Some(action);
             }
             if let Some(action) = self.next_receive(side, view) {
@@ -374,7 +393,10 @@ impl Flow {
     fn is_delivered(&self, from: Side) -> bool {
         let direction = &self.directions[from as usize];
         let idle = self.ends[from.other() as usize].send == Operation::Idle;
-        self.ends[from as usize].ended && idle && direction.queue.is_empty() && direction.pipe_bytes == 0
+        self.ends[from as usize].ended
+            && idle
+            && direction.queue.is_empty()
+            && direction.pipe_bytes == 0
     }
 
     fn next_receive(&mut self, side: Side, view: &View) -> Option<Action> {
@@ -385,11 +407,17 @@ impl Flow {
             // Half the share has to be free, so that a slow taker does not make for many small receives.
             Operation::Idle if view.may_receive && queued <= view.share_bytes / 2 => {
                 end.receive = Operation::Running;
-                Some(Action::Receive { side, limit_bytes: view.share_bytes - queued })
+                Some(Action::Receive {
+                    side,
+                    limit_bytes: view.share_bytes - queued,
+                })
             }
             Operation::Running if !view.exact_receive_limit && queued >= view.share_bytes => {
                 end.receive = Operation::Cancelling;
-                Some(Action::Cancel { side, what: Ending::Receive })
+                Some(Action::Cancel {
+                    side,
+                    what: Ending::Receive,
+                })
             }
             _ => None,
         }
@@ -402,17 +430,25 @@ impl Flow {
             let queued = self.directions[side as usize].queue.bytes();
             end.receive == Operation::Idle && !end.ended && queued <= view.share_bytes / 2
         };
-        !view.may_receive && self.phase == Phase::Relaying && self.closing.is_none() && Side::BOTH.into_iter().any(lacks)
+        !view.may_receive
+            && self.phase == Phase::Relaying
+            && self.closing.is_none()
+            && Side::BOTH.into_iter().any(lacks)
     }
 
     /// Ends what is in flight, then closes. Nothing that the kernel still uses is let go.
     fn next_of_closing(&mut self, reason: CloseReason) -> Option<Action> {
-        if let Phase::Connecting(connect @ (Operation::Running | Operation::Cancelling)) = &mut self.phase {
+        if let Phase::Connecting(connect @ (Operation::Running | Operation::Cancelling)) =
+            &mut self.phase
+        {
             if *connect == Operation::Cancelling {
                 return None;
             }
             *connect = Operation::Cancelling;
-            return Some(Action::Cancel { side: Side::Upstream, what: Ending::Connect });
+            return Some(Action::Cancel {
+                side: Side::Upstream,
+                what: Ending::Connect,
+            });
         }
         let mut in_flight = false;
         for side in Side::BOTH {
@@ -433,9 +469,17 @@ impl Flow {
         if in_flight {
             return None;
         }
-        let cut_short = self.directions.iter().any(|d| !d.queue.is_empty() || d.pipe_bytes > 0);
-        let quiet = matches!(reason, CloseReason::IdleTimeout | CloseReason::HalfCloseTimeout);
-        Some(Action::Close { reset: cut_short || !(quiet || reason == CloseReason::Finished) })
+        let cut_short = self
+            .directions
+            .iter()
+            .any(|d| !d.queue.is_empty() || d.pipe_bytes > 0);
+        let quiet = matches!(
+            reason,
+            CloseReason::IdleTimeout | CloseReason::HalfCloseTimeout
+        );
+        Some(Action::Close {
+            reset: cut_short || !(quiet || reason == CloseReason::Finished),
+        })
     }
 
     /// The flow is over: gives its queued chunks back, and its pipes with whether they are empty.
@@ -443,7 +487,10 @@ impl Flow {
         self.directions.each_mut().map(|direction| {
             let bytes = direction.queue.bytes();
             chunks.pop(&mut direction.queue, bytes);
-            direction.pipe.take().map(|pipe| (pipe, direction.pipe_bytes == 0))
+            direction
+                .pipe
+                .take()
+                .map(|pipe| (pipe, direction.pipe_bytes == 0))
         })
     }
 

@@ -52,17 +52,29 @@ mod tests {
 
     #[test]
     fn an_ipv4_client_in_the_specifications_bytes() {
-        let header = header(Some(("192.0.2.1:4660".parse().unwrap(), "198.51.100.2:80".parse().unwrap())));
+        let header = header(Some((
+            "192.0.2.1:4660".parse().unwrap(),
+            "198.51.100.2:80".parse().unwrap(),
+        )));
         assert_eq!(header[..12], SIGNATURE);
         assert_eq!(header[12..16], [0x21, 0x11, 0, 12]);
-        assert_eq!(header[16..], [192, 0, 2, 1, 198, 51, 100, 2, 0x12, 0x34, 0, 80]);
+        assert_eq!(
+            header[16..],
+            [192, 0, 2, 1, 198, 51, 100, 2, 0x12, 0x34, 0, 80]
+        );
     }
 
     #[test]
     fn a_mapped_client_is_told_as_ipv4_and_ipv6_as_itself() {
-        let mapped = header(Some(("[::ffff:192.0.2.1]:1".parse().unwrap(), "[::ffff:10.0.0.1]:2".parse().unwrap())));
+        let mapped = header(Some((
+            "[::ffff:192.0.2.1]:1".parse().unwrap(),
+            "[::ffff:10.0.0.1]:2".parse().unwrap(),
+        )));
         assert_eq!(mapped[13], TCP_OVER_IPV4);
-        let six = header(Some(("[2001:db8::1]:1".parse().unwrap(), "[2001:db8::2]:2".parse().unwrap())));
+        let six = header(Some((
+            "[2001:db8::1]:1".parse().unwrap(),
+            "[2001:db8::2]:2".parse().unwrap(),
+        )));
         assert_eq!((six[13], six.len()), (TCP_OVER_IPV6, 16 + 36));
         assert_eq!(header(None).len(), 16);
     }

@@ -18,7 +18,11 @@ pub struct Queue {
 
 impl Default for Queue {
     fn default() -> Self {
-        Queue { head: NONE, tail: NONE, bytes: 0 }
+        Queue {
+            head: NONE,
+            tail: NONE,
+            bytes: 0,
+        }
     }
 }
 
@@ -51,7 +55,12 @@ pub struct ChunkStore {
 
 impl Default for ChunkStore {
     fn default() -> Self {
-        ChunkStore { nodes: Vec::new(), free: NONE, queued_bytes: 0, released: Vec::new() }
+        ChunkStore {
+            nodes: Vec::new(),
+            free: NONE,
+            queued_bytes: 0,
+            released: Vec::new(),
+        }
     }
 }
 
@@ -164,7 +173,11 @@ mod tests {
     fn what_goes_in_comes_out_in_order_and_every_chunk_is_released_once() {
         let mut store = ChunkStore::default();
         let mut queue = Queue::default();
-        for chunk in [Chunk::of_place(1, 0, 10), Chunk::of_place(1, 10, 5), Chunk::of_place(2, 0, 7)] {
+        for chunk in [
+            Chunk::of_place(1, 0, 10),
+            Chunk::of_place(1, 10, 5),
+            Chunk::of_place(2, 0, 7),
+        ] {
             store.push(&mut queue, chunk);
         }
         let mut out = [Chunk::of_place(0, 0, 0); 4];

@@ -50,13 +50,20 @@ impl Splicing {
 
 /// Counts a receive towards a stream.
 pub(super) fn count_receive(large_receives: &mut u8, bytes: u32) {
-    *large_receives = if bytes >= LARGE_RECEIVE_BYTES { large_receives.saturating_add(1) } else { 0 };
+    *large_receives = if bytes >= LARGE_RECEIVE_BYTES {
+        large_receives.saturating_add(1)
+    } else {
+        0
+    };
 }
 
 impl Flow {
     /// Whether it has become a stream.
     pub(super) fn wants_to_splice(&self, now: Time) -> bool {
-        let stream = self.directions.iter().any(|direction| direction.large_receives >= LARGE_RECEIVES);
+        let stream = self
+            .directions
+            .iter()
+            .any(|direction| direction.large_receives >= LARGE_RECEIVES);
         stream && now >= self.splicing.not_before
     }
 
@@ -65,7 +72,10 @@ impl Flow {
         for side in Side::BOTH {
             if self.ends[side as usize].receive == Operation::Running {
                 self.ends[side as usize].receive = Operation::Cancelling;
-                return Some(Action::Cancel { side, what: Ending::Receive });
+                return Some(Action::Cancel {
+                    side,
+                    what: Ending::Receive,
+                });
             }
             if let Some(action) = self.next_send(side, view) {
                 return Some(action);
@@ -93,7 +103,9 @@ impl Flow {
 
     fn cool_down(&mut self, now: Time) {
         self.splicing.not_before = now.saturating_add(COOLDOWN);
-        self.directions.iter_mut().for_each(|direction| direction.large_receives = 0);
+        self.directions
+            .iter_mut()
+            .for_each(|direction| direction.large_receives = 0);
     }
 
     pub(super) fn next_of_splicing(&mut self, view: &View) -> Option<Action> {
@@ -136,7 +148,10 @@ impl Flow {
             match *poll {
                 Operation::Running => {
                     *poll = Operation::Cancelling;
-                    return Some(Action::Cancel { side, what: Ending::Poll });
+                    return Some(Action::Cancel {
+                        side,
+                        what: Ending::Poll,
+                    });
                 }
                 Operation::Cancelling => return None,
                 Operation::Idle => {}
@@ -148,7 +163,9 @@ impl Flow {
     }
 
     fn pipes_are_empty(&self) -> bool {
-        self.directions.iter().all(|direction| direction.pipe_bytes == 0)
+        self.directions
+            .iter()
+            .all(|direction| direction.pipe_bytes == 0)
     }
 
     /// Whether the flow splices, so that [`Flow::may_splice_in`] and [`Flow::may_splice_out`] are worth asking.
@@ -183,7 +200,11 @@ impl Flow {
             Ok(bytes) => {
                 self.directions[from as usize].pipe_bytes += bytes as u32;
                 let small = &mut self.splicing.small_splices;
-                *small = if bytes < SMALL_SPLICE_BYTES { small.saturating_add(1) } else { 0 };
+                *small = if bytes < SMALL_SPLICE_BYTES {
+                    small.saturating_add(1)
+                } else {
+                    0
+                };
                 self.last_activity = now;
                 return true;
             }
@@ -224,6 +245,10 @@ impl Flow {
     /// Takes the pipe back if it is empty.
     pub fn take_empty_pipe(&mut self, from: Side) -> Option<Pipe> {
         let direction = &mut self.directions[from as usize];
-        if direction.pipe_bytes == 0 { direction.pipe.take() } else { None }
+        if direction.pipe_bytes == 0 {
+            direction.pipe.take()
+        } else {
+            None
+        }
     }
 }

@@ -28,7 +28,11 @@ struct Slot<T> {
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Table { slots: Vec::new(), free: Vec::new(), len: 0 }
+        Table {
+            slots: Vec::new(),
+            free: Vec::new(),
+            len: 0,
+        }
     }
 }
 
@@ -46,25 +50,38 @@ impl<T> Table<T> {
     /// Puts one in.
     pub fn insert(&mut self, value: T) -> FlowId {
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: 0, value: None });
+            self.slots.push(Slot {
+                generation: 0,
+                value: None,
+            });
             (self.slots.len() - 1) as u32
         });
         let place = &mut self.slots[slot as usize];
         place.value = Some(value);
         self.len += 1;
-        FlowId { slot, generation: place.generation }
+        FlowId {
+            slot,
+            generation: place.generation,
+        }
     }
 
     /// The one of this name, if it is still there.
     pub fn get_mut(&mut self, id: FlowId) -> Option<&mut T> {
         let slot = self.slots.get_mut(id.slot as usize)?;
-        if slot.generation == id.generation { slot.value.as_mut() } else { None }
+        if slot.generation == id.generation {
+            slot.value.as_mut()
+        } else {
+            None
+        }
     }
 
     /// The one in this slot and its name.
     pub fn in_slot(&mut self, slot: u32) -> Option<(FlowId, &mut T)> {
         let place = self.slots.get_mut(slot as usize)?;
-        let id = FlowId { slot, generation: place.generation };
+        let id = FlowId {
+            slot,
+            generation: place.generation,
+        };
         place.value.as_mut().map(|value| (id, value))
     }
 
@@ -88,8 +105,16 @@ impl<T> Table<T> {
 
     /// The names of all, in no order of meaning.
     pub fn ids(&self) -> Vec<FlowId> {
-        let each = self.slots.iter().enumerate().filter(|(_, slot)| slot.value.is_some());
-        each.map(|(index, slot)| FlowId { slot: index as u32, generation: slot.generation }).collect()
+        let each = self
+            .slots
+            .iter()
+            .enumerate()
+            .filter(|(_, slot)| slot.value.is_some());
+        each.map(|(index, slot)| FlowId {
+            slot: index as u32,
+            generation: slot.generation,
+        })
+        .collect()
     }
 }
 

@@ -28,16 +28,28 @@ impl Flow {
         let limit = match self.phase {
             Phase::Connecting(_) if self.connect_is_late => return None,
             Phase::Connecting(_) => return Some(self.phase_began.saturating_add(timeouts.connect)),
-            _ if self.is_half_closed() => self.last_activity.saturating_add(timeouts.half_close.min(timeouts.idle)),
+            _ if self.is_half_closed() => self
+                .last_activity
+                .saturating_add(timeouts.half_close.min(timeouts.idle)),
             _ => self.last_activity.saturating_add(timeouts.idle),
         };
         let limit = match self.phase {
-            Phase::EnteringSplice => limit.min(self.phase_began.saturating_add(splicing::ENTER_PATIENCE)),
-            Phase::Splicing => limit.min(self.last_activity.max(self.phase_began).saturating_add(splicing::QUIET)),
+            Phase::EnteringSplice => {
+                limit.min(self.phase_began.saturating_add(splicing::ENTER_PATIENCE))
+            }
+            Phase::Splicing => limit.min(
+                self.last_activity
+                    .max(self.phase_began)
+                    .saturating_add(splicing::QUIET),
+            ),
             _ => limit,
         };
         // An operation that waits to be tried again has a retry time after the last activity.
-        let retries = self.ends.iter().map(|end| end.retry_at).filter(|&at| at > self.last_activity);
+        let retries = self
+            .ends
+            .iter()
+            .map(|end| end.retry_at)
+            .filter(|&at| at > self.last_activity);
         Some(retries.fold(limit, Time::min))
     }
 
@@ -62,14 +74,20 @@ impl Flow {
             Phase::EnteringSplice if now < self.last_activity.saturating_add(timeouts.idle) => {
                 self.give_up_entering(now);
             }
-            Phase::Splicing if now < self.quiet_limit(timeouts) => self.leave_splicing_if_quiet(now),
+            Phase::Splicing if now < self.quiet_limit(timeouts) => {
+                self.leave_splicing_if_quiet(now)
+            }
             _ if self.is_half_closed() => self.end(CloseReason::HalfCloseTimeout),
             _ => self.end(CloseReason::IdleTimeout),
         }
     }
 
     fn quiet_limit(&self, timeouts: &Timeouts) -> Time {
-        let limit = if self.is_half_closed() { timeouts.half_close.min(timeouts.idle) } else { timeouts.idle };
+        let limit = if self.is_half_closed() {
+            timeouts.half_close.min(timeouts.idle)
+        } else {
+            timeouts.idle
+        };
         self.last_activity.saturating_add(limit)
     }
 }

@@ -35,13 +35,28 @@ enum Accept {
 impl Listening {
     pub(super) fn as_command(&self) -> Command {
         let (relay, listener) = (self.relay.clone(), self.listener.clone());
-        Command::Listen { relay, listener, of_worker: self.of_worker }
+        Command::Listen {
+            relay,
+            listener,
+            of_worker: self.of_worker,
+        }
     }
 }
 
 impl<B: Backend> Worker<B> {
-    pub(super) fn listen(&mut self, relay: Arc<Relay>, listener: Arc<ListenSocket>, of_worker: usize) {
-        self.listeners.insert(Listening { relay, listener, of_worker, accept: Accept::Idle, leaving: false });
+    pub(super) fn listen(
+        &mut self,
+        relay: Arc<Relay>,
+        listener: Arc<ListenSocket>,
+        of_worker: usize,
+    ) {
+        self.listeners.insert(Listening {
+            relay,
+            listener,
+            of_worker,
+            accept: Accept::Idle,
+            leaving: false,
+        });
         self.steer_accepts();
         if of_worker == self.surroundings.index && self.is_lending() {
             self.lend(true);
@@ -50,7 +65,9 @@ impl<B: Backend> Worker<B> {
 
     pub(super) fn unlisten(&mut self, relay: &Arc<Relay>, of_worker: Option<usize>) {
         for id in self.listeners.ids() {
-            let Some(listening) = self.listeners.get_mut(id) else { continue };
+            let Some(listening) = self.listeners.get_mut(id) else {
+                continue;
+            };
             let is_meant = of_worker.is_none_or(|worker| worker == listening.of_worker);
             if is_meant && Arc::ptr_eq(relay, &listening.relay) {
                 listening.leaving = true;
@@ -63,7 +80,8 @@ impl<B: Backend> Worker<B> {
     pub(super) fn decide_accepting(&mut self) {
         let before = self.gate.state();
         let load = self.load();
-        self.gate.set_paid_until(self.surroundings.shared.paid_until());
+        self.gate
+            .set_paid_until(self.surroundings.shared.paid_until());
         let after = self.gate.decide(&load, self.now);
         let reason = |state| match state {
             GateState::Open => None,
@@ -73,13 +91,20 @@ impl<B: Backend> Worker<B> {
         if was == is && !self.waits_to_accept() {
             return;
         }
-        if was.is_none() && let Some(reason) = is {
+        if was.is_none()
+            && let Some(reason) = is
+        {
             self.surroundings.stats.accept_pauses[reason as usize].add(1);
         }
         if was != is {
-            self.surroundings.stats.accept_pause.set(is.map_or(0, |reason| 1 + reason as u64));
+            self.surroundings
+                .stats
+                .accept_pause
+                .set(is.map_or(0, |reason| 1 + reason as u64));
             self.log_pause(was, is);
-            let lends = |reason: Option<PauseReason>| reason.is_some_and(|reason| !reason.is_process_wide());
+            let lends = |reason: Option<PauseReason>| {
+                reason.is_some_and(|reason| !reason.is_process_wide())
+            };
             if lends(was) != lends(is) {
                 self.lend(lends(is));
             }
@@ -92,8 +117,12 @@ impl<B: Backend> Worker<B> {
         match (was, is) {
             // The rate's pauses come and go many times a second under load; the metric tells of them.
             (_, Some(PauseReason::Rate)) | (Some(PauseReason::Rate), None) => {}
-            (_, Some(reason)) => tracing::warn!(worker, reason = reason.label(), "accepting paused"),
-            (Some(reason), None) => tracing::info!(worker, reason = reason.label(), "accepting resumed"),
+            (_, Some(reason)) => {
+                tracing::warn!(worker, reason = reason.label(), "accepting paused")
+            }
+            (Some(reason), None) => {
+                tracing::info!(worker, reason = reason.label(), "accepting resumed")
+            }
             (None, None) => {}
         }
     }
@@ -106,15 +135,27 @@ impl<B: Backend> Worker<B> {
     fn lend(&mut self, away: bool) {
         let own = self.surroundings.index;
         for id in self.listeners.ids() {
-            let Some(listening) = self.listeners.get_mut(id).filter(|l| l.of_worker == own && !l.leaving) else {
+            let Some(listening) = self
+                .listeners
+                .get_mut(id)
+                .filter(|l| l.of_worker == own && !l.leaving)
+            else {
                 continue;
             };
             let command = if away {
                 listening.as_command()
             } else {
-                Command::Unlisten { relay: listening.relay.clone(), of_worker: Some(own) }
+                Command::Unlisten {
+                    relay: listening.relay.clone(),
+                    of_worker: Some(own),
+                }
             };
-            let others = self.surroundings.mailboxes.iter().enumerate().filter(|&(index, _)| index != own);
+            let others = self
+                .surroundings
+                .mailboxes
+                .iter()
+                .enumerate()
+                .filter(|&(index, _)| index != own);
             others.for_each(|(_, mailbox)| mailbox.send(command.clone()));
         }
     }
@@ -136,7 +177,9 @@ impl<B: Backend> Worker<B> {
     }
 
     fn waits_to_accept(&mut self) -> bool {
-        self.listeners.values_mut().any(|listening| listening.accept == Accept::Idle)
+        self.listeners
+            .values_mut()
+            .any(|listening| listening.accept == Accept::Idle)
     }
 
     /// Starts accepts where the gate is open, ends them where it is not, drops listeners that are to go.
@@ -145,22 +188,33 @@ impl<B: Backend> Worker<B> {
         // Under pushback the kernel takes no cancel from the queue, but it takes one by a call.
         let pushed_back = self.backoff.attempt() > 0;
         for id in self.listeners.ids() {
-            let Some(listening) = self.listeners.get_mut(id) else { continue };
-            let token = Token::new(OperationKind::Accept, super::completions::key(id, crate::flow::Side::Client));
+            let Some(listening) = self.listeners.get_mut(id) else {
+                continue;
+            };
+            let token = Token::new(
+                OperationKind::Accept,
+                super::completions::key(id, crate::flow::Side::Client),
+            );
             match listening.accept {
                 Accept::Idle if listening.leaving => {
                     self.listeners.remove(id);
                 }
                 Accept::Idle if open && self.backend.room() > 0 => {
                     listening.accept = Accept::Running;
-                    self.backend.start(token, Operation::Accept { listener: listening.listener.id() });
+                    self.backend.start(
+                        token,
+                        Operation::Accept {
+                            listener: listening.listener.id(),
+                        },
+                    );
                 }
                 Accept::Running if listening.leaving || !open => {
                     listening.accept = Accept::Cancelling;
                     if pushed_back {
                         self.backend.cancel_now(token);
                     } else {
-                        self.backend.start(Token::INTERNAL, Operation::Cancel { target: token });
+                        self.backend
+                            .start(Token::INTERNAL, Operation::Cancel { target: token });
                     }
                 }
                 _ => {}

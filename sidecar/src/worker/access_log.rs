@@ -65,7 +65,13 @@ impl AccessLog {
     /// A log and the end that its lines come out of.
     pub fn new() -> (Self, Receiver<Line>) {
         let (lines, written) = sync_channel(LINES_WAITING);
-        (AccessLog { lines, paid_until_nanos: Arc::default() }, written)
+        (
+            AccessLog {
+                lines,
+                paid_until_nanos: Arc::default(),
+            },
+            written,
+        )
     }
 
     /// Whether a connection that ended so is to be logged.
@@ -84,7 +90,8 @@ impl AccessLog {
         if !rate.has_token(paid, now) {
             return false;
         }
-        self.paid_until_nanos.store(rate.spend(paid, 1, now).as_nanos(), Ordering::Relaxed);
+        self.paid_until_nanos
+            .store(rate.spend(paid, 1, now).as_nanos(), Ordering::Relaxed);
         self.lines.try_send(line).is_ok()
     }
 }

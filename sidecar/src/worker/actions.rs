@@ -32,18 +32,24 @@ impl<B: Backend> Worker<B> {
     fn act(&mut self, id: FlowId, view: &View) -> bool {
         // A flow's wish may make another one at once, such as a connect that fails in the call.
         loop {
-            let Some(connection) = self.connections.get_mut(id) else { return true };
+            let Some(connection) = self.connections.get_mut(id) else {
+                return true;
+            };
             if self.backend.room() == 0 {
                 return false;
             }
-            let Some(action) = connection.flow.next_action(view) else { break };
+            let Some(action) = connection.flow.next_action(view) else {
+                break;
+            };
             if let Action::Close { reset } = action {
                 self.close(id, reset);
                 return true;
             }
             self.carry_out(id, action);
         }
-        let Some(connection) = self.connections.get_mut(id) else { return true };
+        let Some(connection) = self.connections.get_mut(id) else {
+            return true;
+        };
         connection.is_dirty = false;
         if connection.flow.is_splicing() && !connection.is_streaming {
             connection.is_streaming = true;
@@ -53,7 +59,10 @@ impl<B: Backend> Worker<B> {
             connection.is_starved = true;
             self.starved.push(id);
         }
-        let deadline = connection.flow.deadline(&self.limits.timeouts).unwrap_or(Time::MAX);
+        let deadline = connection
+            .flow
+            .deadline(&self.limits.timeouts)
+            .unwrap_or(Time::MAX);
         if deadline < connection.timer_at {
             connection.timer_at = deadline;
             self.timers.schedule(id.slot, deadline);
@@ -62,24 +71,39 @@ impl<B: Backend> Worker<B> {
     }
 
     fn carry_out(&mut self, id: FlowId, action: Action) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
         let socket = |side| connection.flow.socket(side);
         let token = |kind, side| Token::new(kind, super::completions::key(id, side));
         match action {
             Action::Connect => self.connect(id),
             Action::Receive { side, limit_bytes } => {
-                let operation = Operation::Receive { socket: socket(side), limit_bytes };
-                self.backend.start(token(OperationKind::Receive, side), operation);
+                let operation = Operation::Receive {
+                    socket: socket(side),
+                    limit_bytes,
+                };
+                self.backend
+                    .start(token(OperationKind::Receive, side), operation);
             }
             Action::Send { from } => {
                 let mut chunks = [Chunk::of_place(0, 0, 0); GATHER_MOST];
                 let (count, _) = self.chunks.gather(connection.flow.queue(from), &mut chunks);
                 let sink = from.other();
-                let operation = Operation::Send { socket: socket(sink), chunks: &chunks[..count] };
-                self.backend.start(token(OperationKind::Send, sink), operation);
+                let operation = Operation::Send {
+                    socket: socket(sink),
+                    chunks: &chunks[..count],
+                };
+                self.backend
+                    .start(token(OperationKind::Send, sink), operation);
             }
             Action::Poll { side } => {
-                self.backend.start(token(OperationKind::Poll, side), Operation::Poll { socket: socket(side) });
+                self.backend.start(
+                    token(OperationKind::Poll, side),
+                    Operation::Poll {
+                        socket: socket(side),
+                    },
+                );
             }
             Action::Cancel { side, what } => {
                 let kind = match what {
@@ -92,7 +116,8 @@ impl<B: Backend> Worker<B> {
                 if self.backoff.attempt() > 0 {
                     self.backend.cancel_now(target);
                 } else {
-                    self.backend.start(Token::INTERNAL, Operation::Cancel { target });
+                    self.backend
+                        .start(Token::INTERNAL, Operation::Cancel { target });
                 }
             }
             Action::ShutdownWrite { side } => self.backend.shutdown_write(socket(side)),
@@ -103,7 +128,9 @@ impl<B: Backend> Worker<B> {
     }
 
     fn connect(&mut self, id: FlowId) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
         let relay = &connection.relay;
         let addresses = connection.addresses.get_or_insert_with(|| {
             connection.first_address = relay.next_address.fetch_add(1, Ordering::Relaxed);
@@ -112,15 +139,20 @@ impl<B: Backend> Worker<B> {
         if addresses.is_empty() {
             return self.on_connect_failed(id, CloseReason::NoAddress);
         }
-        let index = (connection.first_address.wrapping_add(connection.attempts)) as usize % addresses.len();
+        let index =
+            (connection.first_address.wrapping_add(connection.attempts)) as usize % addresses.len();
         connection.attempts += 1;
         let address = &addresses[index];
         match self.backend.socket(address, &self.limits.sockets) {
             Ok(socket) => {
                 self.surroundings.shared.count_descriptors(1);
                 connection.flow.connecting_by(socket);
-                let token = Token::new(OperationKind::Connect, super::completions::key(id, Side::Upstream));
-                self.backend.start(token, Operation::Connect { socket, address });
+                let token = Token::new(
+                    OperationKind::Connect,
+                    super::completions::key(id, Side::Upstream),
+                );
+                self.backend
+                    .start(token, Operation::Connect { socket, address });
             }
             Err(errno) => {
                 if errno.is_descriptors() {
@@ -134,14 +166,24 @@ impl<B: Backend> Worker<B> {
 
     /// Closes a connection that nothing is in flight on, counts why, and forgets it.
     pub(super) fn close(&mut self, id: FlowId, reset: bool) {
-        let Some(mut connection) = self.connections.remove(id) else { return };
+        let Some(mut connection) = self.connections.remove(id) else {
+            return;
+        };
         let flow = &mut connection.flow;
         let reason = flow.closing().unwrap_or(CloseReason::Finished);
         let line = Line::of(flow, &connection.relay, reason, self.now);
-        if self.surroundings.access_log.wants(self.limits.settings.access_log.mode, reason) {
+        if self
+            .surroundings
+            .access_log
+            .wants(self.limits.settings.access_log.mode, reason)
+        {
             let addresses = self.backend.addresses(flow.socket(Side::Client));
             let most = self.limits.settings.access_log.max_per_second;
-            if !self.surroundings.access_log.write(line.from_client(addresses), most, self.now) {
+            if !self
+                .surroundings
+                .access_log
+                .write(line.from_client(addresses), most, self.now)
+            {
                 self.surroundings.stats.access_log_dropped.add(1);
             }
         }
@@ -154,7 +196,10 @@ impl<B: Backend> Worker<B> {
                 self.surroundings.shared.count_descriptors(-1);
             }
         }
-        self.surroundings.shared.connections_open.fetch_sub(1, Ordering::Relaxed);
+        self.surroundings
+            .shared
+            .connections_open
+            .fetch_sub(1, Ordering::Relaxed);
         connection.relay.stats[self.surroundings.index].closed[reason.index()].add(1);
     }
 

@@ -47,7 +47,10 @@ pub struct Mailbox {
 
 impl Default for Mailbox {
     fn default() -> Self {
-        Mailbox { commands: Mutex::new(VecDeque::new()), waker: Mutex::new(None) }
+        Mailbox {
+            commands: Mutex::new(VecDeque::new()),
+            waker: Mutex::new(None),
+        }
     }
 }
 
@@ -73,5 +76,7 @@ impl Mailbox {
 
 /// A poisoned lock means that a thread died between two plain steps; what it guards is whole all the same.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }

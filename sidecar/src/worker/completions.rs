@@ -15,8 +15,18 @@ pub(super) fn key(id: FlowId, side: Side) -> u64 {
 }
 
 fn from_key(key: u64) -> (FlowId, Side) {
-    let side = if key & SIDE_BIT == 0 { Side::Client } else { Side::Upstream };
-    (FlowId { slot: key as u32, generation: (key >> 32) as u32 & 0xff_ffff }, side)
+    let side = if key & SIDE_BIT == 0 {
+        Side::Client
+    } else {
+        Side::Upstream
+    };
+    (
+        FlowId {
+            slot: key as u32,
+            generation: (key >> 32) as u32 & 0xff_ffff,
+        },
+        side,
+    )
 }
 
 impl<B: Backend> Worker<B> {
@@ -26,7 +36,10 @@ impl<B: Backend> Worker<B> {
             OperationKind::Wake => return self.take_commands(),
             OperationKind::Accept => return self.on_accept(id, &completion),
             OperationKind::Internal => return,
-            OperationKind::Connect | OperationKind::Receive | OperationKind::Send | OperationKind::Poll => {}
+            OperationKind::Connect
+            | OperationKind::Receive
+            | OperationKind::Send
+            | OperationKind::Poll => {}
         }
         let now = self.now;
         let Some(connection) = self.connections.get_mut(id) else {
@@ -34,19 +47,27 @@ impl<B: Backend> Worker<B> {
             if let Event::Received(chunk) = completion.event {
                 self.backend.release(chunk);
             }
-            debug_assert!(false, "a completion for a flow that is gone: {completion:?}");
+            debug_assert!(
+                false,
+                "a completion for a flow that is gone: {completion:?}"
+            );
             return;
         };
         let flow = &mut connection.flow;
         let chunks = &mut self.chunks;
         let more = completion.more;
         match (completion.token.kind(), completion.event) {
-            (OperationKind::Receive, Event::Received(chunk)) => flow.on_received(side, chunk, more, chunks, now),
+            (OperationKind::Receive, Event::Received(chunk)) => {
+                flow.on_received(side, chunk, more, chunks, now)
+            }
             (OperationKind::Receive, Event::EndOfStream) => flow.on_end_of_stream(side, now),
-            (OperationKind::Receive, Event::Failed(errno)) => flow.on_receive_failed(side, errno, now),
+            (OperationKind::Receive, Event::Failed(errno)) => {
+                flow.on_receive_failed(side, errno, now)
+            }
             (OperationKind::Receive, Event::NoBuffers) => {
                 flow.on_receive_stopped(side, more);
-                self.shortage.get_or_insert(super::relief::Shortage::since(now));
+                self.shortage
+                    .get_or_insert(super::relief::Shortage::since(now));
                 self.surroundings.stats.buffer_shortages.add(1);
             }
             (OperationKind::Receive, _) => flow.on_receive_stopped(side, more),
@@ -55,12 +76,20 @@ impl<B: Backend> Worker<B> {
                 let stats = &connection.relay.stats[self.surroundings.index];
                 stats.relayed(side.other(), u64::from(bytes));
             }
-            (OperationKind::Send, Event::Failed(errno)) => flow.on_send_failed(side.other(), errno, now),
-            (OperationKind::Send, _) => flow.on_send_failed(side.other(), Errno(libc::ECANCELED), now),
-            (OperationKind::Poll, Event::Ready(readiness)) => flow.on_ready(side, Some(readiness), more),
+            (OperationKind::Send, Event::Failed(errno)) => {
+                flow.on_send_failed(side.other(), errno, now)
+            }
+            (OperationKind::Send, _) => {
+                flow.on_send_failed(side.other(), Errno(libc::ECANCELED), now)
+            }
+            (OperationKind::Poll, Event::Ready(readiness)) => {
+                flow.on_ready(side, Some(readiness), more)
+            }
             (OperationKind::Poll, _) => flow.on_ready(side, None, more),
             (_, Event::Connected) => return self.on_connected(id),
-            (_, Event::Failed(errno)) => return self.on_connect_failed(id, CloseReason::of_connect(errno)),
+            (_, Event::Failed(errno)) => {
+                return self.on_connect_failed(id, CloseReason::of_connect(errno));
+            }
             (_, _) => return self.on_connect_failed(id, CloseReason::ConnectTimeout),
         }
         if connection.moves_out && completion.token.kind() == OperationKind::Send {
@@ -70,27 +99,45 @@ impl<B: Backend> Worker<B> {
     }
 
     fn on_connected(&mut self, id: FlowId) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
         connection.addresses = None;
         let waited = self.now.saturating_since(connection.flow.opened());
-        self.surroundings.stats.connect.record(waited.as_nanos() as u64);
-        let header = connection.relay.proxy_protocol.load(Ordering::Relaxed).then(|| {
-            let header = proxy_protocol::header(self.backend.addresses(connection.flow.socket(Side::Client)));
-            self.backend.own(&header)
-        });
-        connection.flow.on_connected(header, &mut self.chunks, self.now);
+        self.surroundings
+            .stats
+            .connect
+            .record(waited.as_nanos() as u64);
+        let header = connection
+            .relay
+            .proxy_protocol
+            .load(Ordering::Relaxed)
+            .then(|| {
+                let header = proxy_protocol::header(
+                    self.backend.addresses(connection.flow.socket(Side::Client)),
+                );
+                self.backend.own(&header)
+            });
+        connection
+            .flow
+            .on_connected(header, &mut self.chunks, self.now);
         mark_dirty(&mut self.dirty, id, connection);
     }
 
     /// A connect failed: closes its socket, and goes on to the target's next address if there is one.
     pub(super) fn on_connect_failed(&mut self, id: FlowId, reason: CloseReason) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
         let socket = connection.flow.socket(Side::Upstream);
         if socket.is_some() {
             self.backend.close(socket, false);
             self.surroundings.shared.count_descriptors(-1);
         }
-        let addresses = connection.addresses.as_ref().map_or(0, |addresses| addresses.len() as u32);
+        let addresses = connection
+            .addresses
+            .as_ref()
+            .map_or(0, |addresses| addresses.len() as u32);
         let more = connection.attempts < addresses && reason != CloseReason::NoDescriptor;
         connection.flow.on_connect_failed(reason, more, self.now);
         mark_dirty(&mut self.dirty, id, connection);

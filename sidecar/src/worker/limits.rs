@@ -84,7 +84,11 @@ impl Limits {
                 max: s.batch.max,
             },
             budget: BudgetLimits {
-                operations: if prewarmed == 0 { operations } else { operations.max(prewarmed) },
+                operations: if prewarmed == 0 {
+                    operations
+                } else {
+                    operations.max(prewarmed)
+                },
                 reserve: OPERATIONS_RESERVE,
             },
             gate: GateLimits {
@@ -111,8 +115,8 @@ impl Limits {
                 half_close: s.timeouts.half_close.into(),
             },
             sockets: socket_options(s),
-            pool_bytes: usize::try_from(u64::from(s.buffers.pool)).unwrap_or(usize::MAX),
-            per_direction_bytes: u32::try_from(u64::from(s.buffers.per_direction)).unwrap_or(u32::MAX),
+            pool_bytes: usize::try_from(s.buffers.pool.bytes()).unwrap_or(usize::MAX),
+            per_direction_bytes: u32::try_from(s.buffers.per_direction.bytes()).unwrap_or(u32::MAX),
             pipes: s.buffers.pipes,
         }
     }

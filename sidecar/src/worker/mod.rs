@@ -214,7 +214,9 @@ impl<B: Backend> Worker<B> {
         let mut expired = Vec::new();
         self.timers.expire(self.now, &mut |slot| expired.push(slot));
         for slot in expired {
-            let Some((id, connection)) = self.connections.in_slot(slot) else { continue };
+            let Some((id, connection)) = self.connections.in_slot(slot) else {
+                continue;
+            };
             connection.timer_at = Time::MAX;
             connection.flow.on_timer(&self.limits.timeouts, self.now);
             mark_dirty(&mut self.dirty, id, connection);
@@ -235,7 +237,8 @@ impl<B: Backend> Worker<B> {
             share_bytes: share.clamp(limits::SHARE_LEAST_BYTES, self.limits.per_direction_bytes),
             may_receive: self.shortage.is_none() && self.ladder.rung() < Rung::PauseReceiving,
             exact_receive_limit: self.features.exact_receive_limit,
-            may_splice: self.pipes.held + 2 <= self.limits.pipes && self.ladder.rung() == Rung::Calm,
+            may_splice: self.pipes.held + 2 <= self.limits.pipes
+                && self.ladder.rung() == Rung::Calm,
         }
     }
 
@@ -249,7 +252,11 @@ impl<B: Backend> Worker<B> {
         while let Some(command) = self.surroundings.mailboxes[self.surroundings.index].take() {
             match command {
                 Command::Settings(settings) => self.apply(&settings),
-                Command::Listen { relay, listener, of_worker } => self.listen(relay, listener, of_worker),
+                Command::Listen {
+                    relay,
+                    listener,
+                    of_worker,
+                } => self.listen(relay, listener, of_worker),
                 Command::Unlisten { relay, of_worker } => self.unlisten(&relay, of_worker),
                 Command::EndAll(reason) => self.end_all(reason),
                 Command::Finish(limit) => self.finish_by = Some(self.now.saturating_add(limit)),
@@ -311,7 +318,13 @@ impl<B: Backend> Worker<B> {
     /// The relays and listeners of this worker, for the backend that follows a broken one.
     pub fn listening(&mut self) -> Vec<Command> {
         let ids = self.listeners.ids();
-        ids.into_iter().filter_map(|id| self.listeners.get_mut(id).map(|listening| listening.as_command())).collect()
+        ids.into_iter()
+            .filter_map(|id| {
+                self.listeners
+                    .get_mut(id)
+                    .map(|listening| listening.as_command())
+            })
+            .collect()
     }
 }
 

@@ -36,7 +36,10 @@ pub(super) struct Shortage {
 
 impl Shortage {
     pub(super) fn since(now: Time) -> Self {
-        Shortage { shed_at: now.saturating_add(SHED_AFTER), look_at: now }
+        Shortage {
+            shed_at: now.saturating_add(SHED_AFTER),
+            look_at: now,
+        }
     }
 
     pub(super) fn next_look(&self) -> Time {
@@ -50,13 +53,21 @@ impl<B: Backend> Worker<B> {
         if self.ladder.rung() == Rung::CancelIdle {
             self.shed_idle();
         }
-        if !self.starved.is_empty() && self.shortage.is_none() && self.ladder.rung() < Rung::PauseReceiving {
+        if !self.starved.is_empty()
+            && self.shortage.is_none()
+            && self.ladder.rung() < Rung::PauseReceiving
+        {
             self.wake_starved();
         }
     }
 
     fn relieve_shortage(&mut self) {
-        let Some(mut shortage) = self.shortage.filter(|shortage| self.now >= shortage.look_at) else { return };
+        let Some(mut shortage) = self
+            .shortage
+            .filter(|shortage| self.now >= shortage.look_at)
+        else {
+            return;
+        };
         let usage = self.backend.pool();
         // Woken with little to give, all who wait would only run out again.
         if usage.free_bytes() >= usage.limit_bytes / 2 {
@@ -82,17 +93,30 @@ impl<B: Backend> Worker<B> {
     fn move_out_held_up(&mut self) {
         for id in self.connections.ids() {
             let now = self.now;
-            let Some(connection) = self.connections.get_mut(id) else { continue };
+            let Some(connection) = self.connections.get_mut(id) else {
+                continue;
+            };
             let stalled = now.saturating_since(connection.flow.last_activity()) >= HELD_UP;
-            if connection.moves_out || connection.is_private || !stalled || !connection.flow.is_held_up() {
+            if connection.moves_out
+                || connection.is_private
+                || !stalled
+                || !connection.flow.is_held_up()
+            {
                 continue;
             }
-            for (from, interrupted) in Side::BOTH.into_iter().zip(connection.flow.interrupt_sends()) {
+            for (from, interrupted) in Side::BOTH
+                .into_iter()
+                .zip(connection.flow.interrupt_sends())
+            {
                 if interrupted {
                     connection.moves_out = true;
                     connection.is_private = true;
-                    let target = Token::new(OperationKind::Send, super::completions::key(id, from.other()));
-                    self.backend.start(Token::INTERNAL, Operation::Cancel { target });
+                    let target = Token::new(
+                        OperationKind::Send,
+                        super::completions::key(id, from.other()),
+                    );
+                    self.backend
+                        .start(Token::INTERNAL, Operation::Cancel { target });
                 }
             }
         }
@@ -100,14 +124,18 @@ impl<B: Backend> Worker<B> {
 
     /// The interrupted send is over: copies what waits into memory of its own and frees its buffers.
     pub(super) fn move_out(&mut self, id: FlowId, from: Side) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
         connection.moves_out = false;
         if connection.flow.closing().is_some() || connection.flow.queue(from).is_empty() {
             return;
         }
         let mut bytes = Vec::with_capacity(connection.flow.queue(from).bytes() as usize);
         let backend = &mut self.backend;
-        self.chunks.for_each(connection.flow.queue(from), |chunk| bytes.extend_from_slice(backend.bytes(chunk)));
+        self.chunks.for_each(connection.flow.queue(from), |chunk| {
+            bytes.extend_from_slice(backend.bytes(chunk))
+        });
         let moved = backend.own(&bytes);
         connection.flow.replace_queue(from, moved, &mut self.chunks);
         self.give_back_chunks();
@@ -116,7 +144,9 @@ impl<B: Backend> Worker<B> {
     fn shed_largest_holder(&mut self) {
         let mut largest: Option<(u32, FlowId)> = None;
         for id in self.connections.ids() {
-            let Some(connection) = self.connections.get_mut(id) else { continue };
+            let Some(connection) = self.connections.get_mut(id) else {
+                continue;
+            };
             let flow = &connection.flow;
             let stalled = self.now.saturating_since(flow.last_activity()) >= HELD_UP;
             let held = Side::BOTH.map(|from| flow.queue(from).bytes()).iter().sum();
@@ -126,7 +156,11 @@ impl<B: Backend> Worker<B> {
         }
         if let Some((held_bytes, id)) = largest {
             let worker = self.surroundings.index;
-            tracing::warn!(worker, held_bytes, "the buffer pool is used up: the connection that holds most is shed");
+            tracing::warn!(
+                worker,
+                held_bytes,
+                "the buffer pool is used up: the connection that holds most is shed"
+            );
             self.shed(id);
         }
     }
@@ -135,7 +169,9 @@ impl<B: Backend> Worker<B> {
     fn shed_idle(&mut self) {
         let mut shed = 0;
         for id in self.connections.ids() {
-            let Some(connection) = self.connections.get_mut(id) else { continue };
+            let Some(connection) = self.connections.get_mut(id) else {
+                continue;
+            };
             let idle = self.now.saturating_since(connection.flow.last_activity());
             if connection.flow.is_idle() && idle >= IDLE_LEAST {
                 self.shed(id);

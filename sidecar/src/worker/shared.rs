@@ -43,13 +43,21 @@ impl Shared {
 
     /// Takes tokens for connections that were accepted.
     pub fn spend(&self, rate: Rate, connections: u32, now: Time) {
-        let spend = |paid| Some(rate.spend(Time::from_nanos(paid), connections, now).as_nanos());
-        let _ = self.paid_until_nanos.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend);
+        let spend = |paid| {
+            Some(
+                rate.spend(Time::from_nanos(paid), connections, now)
+                    .as_nanos(),
+            )
+        };
+        let _ = self
+            .paid_until_nanos
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend);
     }
 
     /// Counts descriptors made or, where negative, closed.
     pub fn count_descriptors(&self, change: i32) {
-        self.descriptors_open.fetch_add(change as u32, Ordering::Relaxed);
+        self.descriptors_open
+            .fetch_add(change as u32, Ordering::Relaxed);
     }
 }
 

@@ -32,7 +32,9 @@ impl<B: Backend> Worker<B> {
     }
 
     fn pump_direction(&mut self, id: FlowId, from: Side) -> bool {
-        let Some(connection) = self.connections.get_mut(id) else { return false };
+        let Some(connection) = self.connections.get_mut(id) else {
+            return false;
+        };
         let flow = &mut connection.flow;
         let (source, sink) = (flow.socket(from), flow.socket(from.other()));
         let (mut taken, mut passed_on) = (0, 0);
@@ -85,9 +87,12 @@ impl<B: Backend> Worker<B> {
     }
 
     fn set_splice_mode(&mut self, id: FlowId, splice: bool) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
         for side in Side::BOTH {
-            self.backend.set_splice_mode(connection.flow.socket(side), splice);
+            self.backend
+                .set_splice_mode(connection.flow.socket(side), splice);
         }
     }
 
@@ -96,7 +101,12 @@ impl<B: Backend> Worker<B> {
         if connection.flow.holds_pipes() {
             self.pipes.held -= 2;
         }
-        for (pipe, is_empty) in connection.flow.dispose(&mut self.chunks).into_iter().flatten() {
+        for (pipe, is_empty) in connection
+            .flow
+            .dispose(&mut self.chunks)
+            .into_iter()
+            .flatten()
+        {
             if is_empty {
                 self.pipes.free.push(pipe);
             } else {

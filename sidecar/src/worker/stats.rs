@@ -57,7 +57,9 @@ impl<const N: usize> Histogram<N> {
     /// Records one number.
     pub fn record(&self, number: u64) {
         let place = self.bounds.iter().position(|&bound| number <= bound);
-        place.map_or(&self.above, |place| &self.counts[place]).add(1);
+        place
+            .map_or(&self.above, |place| &self.counts[place])
+            .add(1);
         self.sum.add(number);
     }
 
@@ -69,7 +71,11 @@ impl<const N: usize> Histogram<N> {
             cumulative += count.get();
             ranges.push((*bound as f64 / self.per_unit, cumulative));
         }
-        (ranges, cumulative + self.above.get(), self.sum.get() as f64 / self.per_unit)
+        (
+            ranges,
+            cumulative + self.above.get(),
+            self.sum.get() as f64 / self.per_unit,
+        )
     }
 }
 

@@ -47,7 +47,12 @@ impl<B: Backend> Worker<B> {
         };
         let rung = self.ladder.update(&pushback, self.now);
         if rung != before && before.max(rung) >= Rung::PauseReceiving {
-            tracing::warn!(worker = self.surroundings.index, from = before.label(), to = rung.label(), "ladder");
+            tracing::warn!(
+                worker = self.surroundings.index,
+                from = before.label(),
+                to = rung.label(),
+                "ladder"
+            );
         }
     }
 
@@ -58,15 +63,25 @@ impl<B: Backend> Worker<B> {
             return self.fatal(&entered);
         }
         let most = self.batch.limit();
-        let busy = more || self.backend.queued() > most || !self.dirty.is_empty() || !self.streams.is_empty();
-        let wait = if busy { None } else { Some(self.until_deadline()) };
+        let busy = more
+            || self.backend.queued() > most
+            || !self.dirty.is_empty()
+            || !self.streams.is_empty();
+        let wait = if busy {
+            None
+        } else {
+            Some(self.until_deadline())
+        };
         let entered = self.backend.enter(most, wait);
-        self.surroundings.stats.submitted(entered.outcome, entered.taken);
+        self.surroundings
+            .stats
+            .submitted(entered.outcome, entered.taken);
         if let Some(exit) = self.fatal(&entered) {
             return Some(exit);
         }
         if entered.offered > 0 {
-            self.readiness.record(1, u32::from(entered.outcome.is_pushback()), self.now);
+            self.readiness
+                .record(1, u32::from(entered.outcome.is_pushback()), self.now);
             self.react(&entered)
         } else {
             None
@@ -158,7 +173,9 @@ impl<B: Backend> Worker<B> {
         let stats = &self.surroundings.stats;
         stats.last_turn_nanos.set(self.now.as_nanos().max(1));
         stats.batch_limit.set(u64::from(self.batch.limit()));
-        stats.operations_in_flight.set(u64::from(self.backend.in_flight()));
+        stats
+            .operations_in_flight
+            .set(u64::from(self.backend.in_flight()));
         stats.operations_budget.set(u64::from(self.budget.limit()));
         stats.rung.set(self.ladder.rung() as u64);
         stats.connections_open.set(self.connections.len() as u64);
@@ -171,12 +188,23 @@ impl<B: Backend> Worker<B> {
         stats.pool_pinned_bytes.set(pool.pinned_bytes as u64);
         let verdict = &self.pressed.verdict;
         stats.pushback_percent.set(u64::from(verdict.share_percent));
-        stats.sustained_since.set(verdict.sustained_since.map_or(0, |since| 1 + since.as_nanos()));
-        stats.unready.set(u64::from(verdict.sustained_since.is_some() && !verdict.ready));
+        stats.sustained_since.set(
+            verdict
+                .sustained_since
+                .map_or(0, |since| 1 + since.as_nanos()),
+        );
+        stats.unready.set(u64::from(
+            verdict.sustained_since.is_some() && !verdict.ready,
+        ));
     }
 }
 
 fn broken(entered: &Entered) -> Exit {
-    let errno = entered.errno.map_or_else(|| "no error number".to_owned(), |errno| errno.to_string());
-    Exit::Broken(format!("the kernel answered {} to a submission ({errno})", entered.outcome.label()))
+    let errno = entered
+        .errno
+        .map_or_else(|| "no error number".to_owned(), |errno| errno.to_string());
+    Exit::Broken(format!(
+        "the kernel answered {} to a submission ({errno})",
+        entered.outcome.label()
+    ))
 }

@@ -74,11 +74,19 @@ impl Team {
     ///
     /// # Errors
     /// The backend that was asked for by name does not work here.
-    pub fn start(options: &TeamOptions, shared: Arc<Shared>, access_log: &AccessLog) -> Result<Self, NoBackend> {
+    pub fn start(
+        options: &TeamOptions,
+        shared: Arc<Shared>,
+        access_log: &AccessLog,
+    ) -> Result<Self, NoBackend> {
         let count = options.workers.max(1);
         let mailboxes: Arc<[Mailbox]> = (0..count).map(|_| Mailbox::default()).collect();
-        let stats: Vec<_> = (0..count).map(|_| Arc::new(WorkerStats::default())).collect();
-        let reports: Vec<_> = (0..count).map(|_| Arc::new(ArcSwap::from_pointee(BackendReport::starting()))).collect();
+        let stats: Vec<_> = (0..count)
+            .map(|_| Arc::new(WorkerStats::default()))
+            .collect();
+        let reports: Vec<_> = (0..count)
+            .map(|_| Arc::new(ArcSwap::from_pointee(BackendReport::starting())))
+            .collect();
         let (started, starts) = mpsc::channel();
         let mut threads = Vec::new();
         for (index, (stats, report)) in stats.iter().zip(&reports).enumerate() {
@@ -95,7 +103,11 @@ impl Team {
                 started: started.clone(),
             };
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
-            threads.push(thread.spawn(move || start.run()).map_err(NoBackend::thread)?);
+            threads.push(
+                thread
+                    .spawn(move || start.run())
+                    .map_err(NoBackend::thread)?,
+            );
         }
         drop(started);
         for result in starts.iter().take(count) {
@@ -119,15 +131,23 @@ impl Team {
     pub fn add(&self, wanted: &ringside_api::Relay) -> Result<RunningRelay, ListenError> {
         let settings = self.settings.load();
         let options: SocketOptions = socket_options(&settings);
-        let listeners = listen::listen(wanted.listen.0, self.mailboxes.len(), settings.accept.backlog, &options)?;
-        self.shared.count_descriptors(listeners.sockets.len() as i32);
+        let listeners = listen::listen(
+            wanted.listen.0,
+            self.mailboxes.len(),
+            settings.accept.backlog,
+            &options,
+        )?;
+        self.shared
+            .count_descriptors(listeners.sockets.len() as i32);
         let relay = Arc::new(Relay {
             name: wanted.name.clone(),
             target: ArcSwap::from_pointee(wanted.target.to_string()),
             addresses: ArcSwap::from_pointee(fixed_addresses(&wanted.target)),
             proxy_protocol: AtomicBool::new(wanted.proxy_protocol == ProxyProtocol::V2),
             next_address: AtomicU32::new(0),
-            stats: (0..self.mailboxes.len()).map(|_| Arc::new(RelayStats::default())).collect(),
+            stats: (0..self.mailboxes.len())
+                .map(|_| Arc::new(RelayStats::default()))
+                .collect(),
         });
         let running = RunningRelay {
             relay: relay.clone(),
@@ -137,7 +157,11 @@ impl Team {
         };
         for (of_worker, listener) in running.listeners.iter().enumerate() {
             let (relay, listener) = (relay.clone(), listener.clone());
-            self.mailboxes[of_worker].send(Command::Listen { relay, listener, of_worker });
+            self.mailboxes[of_worker].send(Command::Listen {
+                relay,
+                listener,
+                of_worker,
+            });
         }
         self.lock_relays().push(running.clone());
         Ok(running)
@@ -146,7 +170,9 @@ impl Team {
     /// Stops accepting for a relay; its connections go on. Says whether there was one of this name.
     pub fn remove(&self, name: &str) -> bool {
         let mut relays = self.lock_relays();
-        let Some(index) = relays.iter().position(|running| running.relay.name == name) else { return false };
+        let Some(index) = relays.iter().position(|running| running.relay.name == name) else {
+            return false;
+        };
         let running = relays.remove(index);
         self.unlisten(&running);
         true
@@ -155,30 +181,49 @@ impl Team {
     /// Changes where a relay's new connections go. Says whether there is one of this name.
     pub fn retarget(&self, wanted: &ringside_api::Relay) -> bool {
         let mut relays = self.lock_relays();
-        let Some(running) = relays.iter_mut().find(|running| running.relay.name == wanted.name) else { return false };
+        let Some(running) = relays
+            .iter_mut()
+            .find(|running| running.relay.name == wanted.name)
+        else {
+            return false;
+        };
         let relay = &running.relay;
         relay.target.store(Arc::new(wanted.target.to_string()));
-        relay.addresses.store(Arc::new(fixed_addresses(&wanted.target)));
-        relay.proxy_protocol.store(wanted.proxy_protocol == ProxyProtocol::V2, Ordering::Relaxed);
+        relay
+            .addresses
+            .store(Arc::new(fixed_addresses(&wanted.target)));
+        relay.proxy_protocol.store(
+            wanted.proxy_protocol == ProxyProtocol::V2,
+            Ordering::Relaxed,
+        );
         running.wanted = wanted.clone();
         true
     }
 
     fn unlisten(&self, running: &RunningRelay) {
         for mailbox in self.mailboxes.iter() {
-            mailbox.send(Command::Unlisten { relay: running.relay.clone(), of_worker: None });
+            mailbox.send(Command::Unlisten {
+                relay: running.relay.clone(),
+                of_worker: None,
+            });
         }
-        self.shared.count_descriptors(-(running.listeners.len() as i32));
+        self.shared
+            .count_descriptors(-(running.listeners.len() as i32));
     }
 
     /// Has all workers obey these settings.
     pub fn apply(&self, settings: &Settings) {
         self.settings.store(Arc::new(*settings));
         for running in self.lock_relays().iter() {
-            running.listeners.iter().for_each(|listener| listener.set_backlog(settings.accept.backlog));
+            running
+                .listeners
+                .iter()
+                .for_each(|listener| listener.set_backlog(settings.accept.backlog));
         }
         let settings = Arc::new(*settings);
-        self.mailboxes.iter().for_each(|mailbox| mailbox.send(Command::Settings(settings.clone())));
+        self.mailboxes
+            .iter()
+            .for_each(|mailbox| mailbox.send(Command::Settings(settings.clone())));
     }
 
     /// The settings in effect.
@@ -203,7 +248,10 @@ impl Team {
 
     /// Which backend each worker runs on, and why.
     pub fn backends(&self) -> Vec<Arc<BackendReport>> {
-        self.reports.iter().map(|report| report.load_full()).collect()
+        self.reports
+            .iter()
+            .map(|report| report.load_full())
+            .collect()
     }
 
     /// Closes all listeners: arrivals are refused from now on.
@@ -217,17 +265,22 @@ impl Team {
     /// that are left then end with the reason `drain_limit`.
     pub fn finish(&self, limit: Duration) {
         self.stop_listening();
-        self.mailboxes.iter().for_each(|mailbox| mailbox.send(Command::Finish(limit)));
+        self.mailboxes
+            .iter()
+            .for_each(|mailbox| mailbox.send(Command::Finish(limit)));
     }
 
     /// Ends all connections at once.
     pub fn end_all(&self, reason: CloseReason) {
-        self.mailboxes.iter().for_each(|mailbox| mailbox.send(Command::EndAll(reason)));
+        self.mailboxes
+            .iter()
+            .for_each(|mailbox| mailbox.send(Command::EndAll(reason)));
     }
 
     /// Waits until every worker has left its loop.
     pub fn join(&self) {
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             if thread.join().is_err() {
                 tracing::error!("a worker's thread panicked");
@@ -261,7 +314,7 @@ impl Start {
         let mut wants = self.options.backend;
         loop {
             let operations = operations_for(&settings);
-            let pool = usize::try_from(u64::from(settings.buffers.pool)).unwrap_or(usize::MAX);
+            let pool = usize::try_from(settings.buffers.pool.bytes()).unwrap_or(usize::MAX);
             let ring = match wants {
                 BackendChoice::Epoll => None,
                 _ => Some(Ring::new(self.options.epoch, pool, operations)),
@@ -272,7 +325,9 @@ impl Start {
                     self.turn(ring, &settings, reopened)
                 }
                 Some(Err(refused)) if wants != BackendChoice::Auto => {
-                    let _ = self.started.send(Err(NoBackend::refused(Ring::NAME, &refused)));
+                    let _ = self
+                        .started
+                        .send(Err(NoBackend::refused(Ring::NAME, &refused)));
                     return;
                 }
                 refused => {
@@ -300,13 +355,23 @@ impl Start {
 
     fn tell(&self, report: BackendReport) {
         let worker = self.surroundings.index;
-        tracing::info!(worker, backend = report.name, reason = report.reason, "worker started");
+        tracing::info!(
+            worker,
+            backend = report.name,
+            reason = report.reason,
+            "worker started"
+        );
         self.report.store(Arc::new(report));
         let _ = self.started.send(Ok(()));
     }
 
     /// Turns the loop on this backend; what to go on with, if it broke.
-    fn turn<B: Backend>(&self, backend: B, settings: &Settings, reopened: Vec<Command>) -> Option<(Settings, Vec<Command>)> {
+    fn turn<B: Backend>(
+        &self,
+        backend: B,
+        settings: &Settings,
+        reopened: Vec<Command>,
+    ) -> Option<(Settings, Vec<Command>)> {
         let index = self.surroundings.index;
         for command in reopened {
             self.surroundings.mailboxes[index].send(command);
@@ -316,7 +381,11 @@ impl Start {
         match worker.run() {
             Exit::Finished => None,
             Exit::Broken(reason) => {
-                tracing::error!(worker = index, reason, "the backend broke: its connections are lost, another one follows");
+                tracing::error!(
+                    worker = index,
+                    reason,
+                    "the backend broke: its connections are lost, another one follows"
+                );
                 let listening = worker.listening();
                 Some((worker.lose_everything(), listening))
             }

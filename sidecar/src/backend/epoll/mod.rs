@@ -1,3 +1,485 @@
-//! placeholder
-use super::*;
-pub struct Epoll;
+//! The epoll backend: readiness turned into the same completions as the ring's.
+//!
+//! It is the fallback wherever io_uring is blocked. Sockets are always non-blocking here and each is watched
+//! edge-triggered from its first operation on. A send is tried at once; a receive when the socket is readable,
+//! a bounded amount per turn. Nothing is ever queued for the kernel, so that there is no pushback to report.
+
+mod calls;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use socket2::SockAddr;
+
+use super::pool::Pool;
+use super::{
+    Backend, Chunk, Completion, Entered, Errno, Event, Features, Operation, OperationKind, Outcome,
+    Pipe, PoolUse, Readiness, SocketId, SocketOptions, Token, Waker, sockets, splice,
+};
+use crate::time::Time;
+use calls::Interest;
+
+/// Operations that may be started in one turn: no queue bounds them, a turn should be bounded all the same.
+const ROOM: u32 = 4096;
+
+/// Events taken from one wait.
+const EVENTS_PER_WAIT: usize = 256;
+
+/// What one socket may receive in one turn, so that a message beside it does not wait long.
+const RECEIVE_PER_TURN_BYTES: u32 = 256 * 1024;
+
+/// Connections accepted from one listener in one turn.
+const ACCEPTS_PER_TURN: usize = 64;
+
+/// An entry with less room than this is not received into any more.
+const ROOM_LEAST_BYTES: u32 = 4 * 1024;
+
+/// A worker's epoll instance and what it knows of each socket.
+pub struct Epoll {
+    interest: Interest,
+    pool: Pool,
+    /// The entry that receives fill at the moment.
+    filling: Option<u32>,
+    waker: Waker,
+    epoch: Instant,
+    /// By descriptor.
+    sockets: Vec<Watched>,
+    /// Descriptors with an operation that can be tried.
+    runnable: VecDeque<i32>,
+    completions: VecDeque<Completion>,
+    events: Vec<libc::epoll_event>,
+    in_flight: u32,
+}
+
+/// A watched socket: its readiness as far as known, and the operations that wait on it.
+#[derive(Default)]
+struct Watched {
+    is_watched: bool,
+    is_runnable: bool,
+    readiness: Readiness,
+    /// The other end has sent its last byte: a short read does not mean that nothing is left to read.
+    at_end: bool,
+    accept: Option<Token>,
+    connect: Option<Token>,
+    receive: Option<(Token, u32)>,
+    send: Option<(Token, Vec<Chunk>)>,
+    poll: Option<Token>,
+}
+
+impl Epoll {
+    /// An epoll instance for one worker.
+    ///
+    /// # Errors
+    /// No descriptor or memory is left.
+    pub fn new(epoch: Instant, pool_limit_bytes: usize) -> Result<Self, Errno> {
+        let epoll = Epoll {
+            interest: Interest::new()?,
+            pool: Pool::new(pool_limit_bytes),
+            filling: None,
+            waker: Waker::new()?,
+            epoch,
+            sockets: Vec::new(),
+            runnable: VecDeque::new(),
+            completions: VecDeque::new(),
+            events: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_PER_WAIT],
+            in_flight: 0,
+        };
+        epoll.interest.add(epoll.waker.fd());
+        Ok(epoll)
+    }
+
+    fn watched(&mut self, fd: i32) -> &mut Watched {
+        let index = fd as usize;
+        if self.sockets.len() <= index {
+            self.sockets.resize_with(index + 1, Watched::default);
+        }
+        let socket = &mut self.sockets[index];
+        if !socket.is_watched {
+            socket.is_watched = true;
+            // What it is ready for now, the first wait tells.
+            self.interest.add(fd);
+        }
+        socket
+    }
+
+    fn make_runnable(&mut self, fd: i32) {
+        let socket = &mut self.sockets[fd as usize];
+        if !socket.is_runnable {
+            socket.is_runnable = true;
+            self.runnable.push_back(fd);
+        }
+    }
+
+    fn finish(&mut self, token: Token, event: Event) {
+        self.in_flight -= 1;
+        self.completions.push_back(Completion {
+            token,
+            event,
+            more: false,
+        });
+    }
+
+    fn goes_on(&mut self, token: Token, event: Event) {
+        self.completions.push_back(Completion {
+            token,
+            event,
+            more: true,
+        });
+    }
+
+    /// Tries what waits on the sockets that are ready, each once.
+    fn run(&mut self) {
+        for _ in 0..self.runnable.len() {
+            let Some(fd) = self.runnable.pop_front() else {
+                return;
+            };
+            self.sockets[fd as usize].is_runnable = false;
+            self.try_accept(fd);
+            self.try_connect(fd);
+            self.try_send(fd);
+            self.try_receive(fd);
+        }
+    }
+
+    fn try_accept(&mut self, fd: i32) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            let socket = &mut self.sockets[fd as usize];
+            let Some(token) = socket.accept.filter(|_| socket.readiness.readable) else {
+                return;
+            };
+            match calls::accept(SocketId(fd)) {
+                Ok(client) => self.goes_on(token, Event::Accepted(client)),
+                Err(Errno(libc::EAGAIN)) => {
+                    socket.readiness.readable = false;
+                    return;
+                }
+                Err(Errno(libc::ECONNABORTED | libc::EINTR)) => {}
+                Err(errno) => {
+                    socket.accept = None;
+                    return self.finish(token, Event::Failed(errno));
+                }
+            }
+        }
+        self.make_runnable(fd);
+    }
+
+    fn try_connect(&mut self, fd: i32) {
+        let socket = &mut self.sockets[fd as usize];
+        if !socket.readiness.writable {
+            return;
+        }
+        let Some(token) = socket.connect.take() else {
+            return;
+        };
+        match calls::connect_result(SocketId(fd)) {
+            Ok(()) => self.finish(token, Event::Connected),
+            Err(errno) => self.finish(token, Event::Failed(errno)),
+        }
+    }
+
+    fn try_send(&mut self, fd: i32) {
+        let socket = &mut self.sockets[fd as usize];
+        if !socket.readiness.writable {
+            return;
+        }
+        let Some((token, chunks)) = socket.send.take() else {
+            return;
+        };
+        match calls::send(SocketId(fd), &chunks, &self.pool) {
+            Ok(sent) => self.finish(token, Event::Sent(sent)),
+            Err(Errno(libc::EAGAIN)) => {
+                socket.readiness.writable = false;
+                socket.send = Some((token, chunks));
+            }
+            Err(errno) => self.finish(token, Event::Failed(errno)),
+        }
+    }
+
+    fn try_receive(&mut self, fd: i32) {
+        let mut received = 0;
+        while received < RECEIVE_PER_TURN_BYTES {
+            let socket = &self.sockets[fd as usize];
+            let Some((token, limit)) = socket.receive.filter(|_| socket.readiness.readable) else {
+                return;
+            };
+            let Some(entry) = self.entry_to_fill() else {
+                self.sockets[fd as usize].receive = None;
+                return self.finish(token, Event::NoBuffers);
+            };
+            let most = limit.min(self.pool.room(entry));
+            let result = calls::receive(SocketId(fd), &self.pool, entry, most);
+            let socket = &mut self.sockets[fd as usize];
+            match result {
+                Ok(0) => {
+                    socket.receive = None;
+                    return self.finish(token, Event::EndOfStream);
+                }
+                Ok(bytes) => {
+                    received += bytes;
+                    // Less than asked for is all there was, unless the end is behind it.
+                    socket.readiness.readable = bytes == most || socket.at_end;
+                    let chunk = self.pool.filled(entry, bytes);
+                    let left = limit - bytes;
+                    socket.receive = (left > 0).then_some((token, left));
+                    if left == 0 {
+                        return self.finish(token, Event::Received(chunk));
+                    }
+                    self.goes_on(token, Event::Received(chunk));
+                }
+                Err(Errno(libc::EAGAIN)) => socket.readiness.readable = false,
+                Err(Errno(libc::EINTR)) => {}
+                Err(errno) => {
+                    socket.receive = None;
+                    return self.finish(token, Event::Failed(errno));
+                }
+            }
+        }
+        self.make_runnable(fd);
+    }
+
+    fn entry_to_fill(&mut self) -> Option<u32> {
+        if let Some(entry) = self.filling {
+            if self.pool.room(entry) >= ROOM_LEAST_BYTES {
+                return Some(entry);
+            }
+            self.pool.end_filling(entry);
+        }
+        self.filling = self.pool.begin_filling();
+        self.filling
+    }
+
+    fn on_event(&mut self, event: libc::epoll_event) {
+        let (fd, mask) = (event.u64 as i32, event.events);
+        if fd == self.waker.fd() {
+            self.waker.clear();
+            self.goes_on(Token::WAKE, Event::Woken);
+            return;
+        }
+        // Poll's bits and epoll's are the same numbers.
+        let changed = Readiness::from_poll(mask);
+        let socket = &mut self.sockets[fd as usize];
+        socket.readiness.readable |= changed.readable;
+        socket.readiness.writable |= changed.writable;
+        socket.at_end |= mask & (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) as u32 != 0;
+        if let Some(token) = socket.poll {
+            self.goes_on(token, Event::Ready(changed));
+        } else {
+            self.make_runnable(fd);
+        }
+    }
+
+    fn cancel(&mut self, target: Token) {
+        let holds = |socket: &Watched| match target.kind() {
+            OperationKind::Accept => socket.accept == Some(target),
+            OperationKind::Connect => socket.connect == Some(target),
+            OperationKind::Receive => socket.receive.is_some_and(|(token, _)| token == target),
+            OperationKind::Send => socket
+                .send
+                .as_ref()
+                .is_some_and(|(token, _)| *token == target),
+            OperationKind::Poll => socket.poll == Some(target),
+            OperationKind::Internal | OperationKind::Wake => false,
+        };
+        // By search, since cancels are rare: a stop, a turn to splicing, an end before the end.
+        let Some(fd) = self.sockets.iter().position(holds) else {
+            return;
+        };
+        let socket = &mut self.sockets[fd];
+        match target.kind() {
+            OperationKind::Accept => {
+                socket.accept = None;
+                // Other workers may accept from it now: not to be woken for what they take.
+                *socket = Watched::default();
+                self.interest.remove(fd as i32);
+            }
+            OperationKind::Connect => socket.connect = None,
+            OperationKind::Receive => socket.receive = None,
+            OperationKind::Send => socket.send = None,
+            _ => socket.poll = None,
+        }
+        self.finish(target, Event::Cancelled);
+    }
+}
+
+impl Backend for Epoll {
+    const NAME: &'static str = "epoll";
+
+    fn features(&self) -> Features {
+        Features {
+            exact_receive_limit: true,
+            prewarmed_operations: 0,
+        }
+    }
+
+    fn now(&self) -> Time {
+        Time::from_nanos(self.epoch.elapsed().as_nanos() as u64)
+    }
+
+    fn room(&self) -> u32 {
+        ROOM
+    }
+
+    fn start(&mut self, token: Token, operation: Operation<'_>) {
+        if let Operation::Cancel { target } = operation {
+            return self.cancel(target);
+        }
+        self.in_flight += 1;
+        match operation {
+            Operation::Accept { listener } => {
+                sockets::set_non_blocking(listener, true);
+                self.watched(listener.0).accept = Some(token);
+                self.make_runnable(listener.0);
+            }
+            Operation::Connect { socket, address } => match calls::connect(socket, address) {
+                Ok(()) => self.finish(token, Event::Connected),
+                Err(Errno(libc::EINPROGRESS)) => self.watched(socket.0).connect = Some(token),
+                Err(errno) => self.finish(token, Event::Failed(errno)),
+            },
+            Operation::Receive {
+                socket,
+                limit_bytes,
+            } => {
+                let watched = self.watched(socket.0);
+                watched.receive = Some((token, limit_bytes));
+                if watched.readiness.readable {
+                    self.make_runnable(socket.0);
+                }
+            }
+            Operation::Send { socket, chunks } => match calls::send(socket, chunks, &self.pool) {
+                Ok(sent) => self.finish(token, Event::Sent(sent)),
+                Err(Errno(libc::EAGAIN)) => {
+                    let watched = self.watched(socket.0);
+                    watched.readiness.writable = false;
+                    watched.send = Some((token, chunks.to_vec()));
+                }
+                Err(errno) => self.finish(token, Event::Failed(errno)),
+            },
+            Operation::Poll { socket } => {
+                let watched = self.watched(socket.0);
+                watched.poll = Some(token);
+                let known = watched.readiness;
+                self.goes_on(token, Event::Ready(known));
+            }
+            Operation::Cancel { .. } => {}
+        }
+    }
+
+    fn cancel_now(&mut self, target: Token) {
+        self.cancel(target);
+    }
+
+    fn queued(&self) -> u32 {
+        0
+    }
+
+    fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
+    fn enter(&mut self, _most: u32, wait: Option<Duration>) -> Entered {
+        self.run();
+        let busy = !self.completions.is_empty() || !self.runnable.is_empty();
+        let wait = wait.filter(|_| !busy).unwrap_or_default();
+        let mut events = std::mem::take(&mut self.events);
+        let came = self.interest.wait(&mut events, wait);
+        for event in &events[..came.unwrap_or(0)] {
+            self.on_event(*event);
+        }
+        self.events = events;
+        self.run();
+        let outcome = match came {
+            Ok(_) => Outcome::Nothing,
+            Err(Errno(libc::EINTR)) => Outcome::Interrupted,
+            Err(_) => Outcome::Broken,
+        };
+        Entered {
+            offered: 0,
+            taken: 0,
+            outcome,
+            errno: came.err(),
+        }
+    }
+
+    fn reap(&mut self, most: usize, completions: &mut Vec<Completion>) -> bool {
+        let count = self.completions.len().min(most);
+        completions.extend(self.completions.drain(..count));
+        !self.completions.is_empty()
+    }
+
+    fn socket(&mut self, address: &SockAddr, options: &SocketOptions) -> Result<SocketId, Errno> {
+        sockets::stream(address, options, true)
+    }
+
+    fn addresses(&self, socket: SocketId) -> Option<(SocketAddr, SocketAddr)> {
+        sockets::addresses(socket)
+    }
+
+    fn shutdown_write(&mut self, socket: SocketId) {
+        sockets::shutdown_write(socket);
+    }
+
+    fn close(&mut self, socket: SocketId, reset: bool) {
+        if let Some(watched) = self.sockets.get_mut(socket.0 as usize) {
+            // Still in the queue of runnables, if it was: it is found to have nothing to run.
+            *watched = Watched {
+                is_runnable: watched.is_runnable,
+                ..Watched::default()
+            };
+        }
+        sockets::close(socket, reset);
+    }
+
+    fn set_splice_mode(&mut self, socket: SocketId, splice: bool) {
+        if !splice {
+            // What splicing found out about readiness is not known here: trying settles it.
+            let watched = self.watched(socket.0);
+            watched.readiness = Readiness {
+                readable: true,
+                writable: true,
+            };
+        }
+    }
+
+    fn pipe(&mut self) -> Result<Pipe, Errno> {
+        Pipe::new()
+    }
+
+    fn close_pipe(&mut self, pipe: Pipe) {
+        pipe.close();
+    }
+
+    fn splice_in(&mut self, socket: SocketId, pipe: Pipe, most: usize) -> Result<usize, Errno> {
+        splice::splice_in(socket, pipe, most)
+    }
+
+    fn splice_out(&mut self, pipe: Pipe, socket: SocketId, most: usize) -> Result<usize, Errno> {
+        splice::splice_out(pipe, socket, most)
+    }
+
+    fn bytes(&self, chunk: Chunk) -> &[u8] {
+        self.pool.bytes(chunk)
+    }
+
+    fn own(&mut self, bytes: &[u8]) -> Chunk {
+        self.pool.own(bytes)
+    }
+
+    fn release(&mut self, chunk: Chunk) {
+        self.pool.release(chunk);
+    }
+
+    fn pool(&self) -> PoolUse {
+        self.pool.usage()
+    }
+
+    fn set_pool_limit(&mut self, limit_bytes: usize) {
+        self.pool.set_limit(limit_bytes);
+    }
+
+    fn abandon(self) {}
+
+    fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+}

@@ -44,7 +44,12 @@ impl Buffers {
         let register = |flags| {
             // SAFETY: the memory is a page-aligned mapping of PLACES entries, kept until the ring is gone.
             unsafe {
-                ring.submitter().register_buf_ring_with_flags(memory.base().as_ptr() as u64, PLACES, GROUP, flags)
+                ring.submitter().register_buf_ring_with_flags(
+                    memory.base().as_ptr() as u64,
+                    PLACES,
+                    GROUP,
+                    flags,
+                )
             }
         };
         let incremental = register(INCREMENTAL).is_ok();
@@ -75,7 +80,9 @@ impl Buffers {
     pub(super) fn refill(&mut self, pool: &mut Pool) {
         let before = self.tail;
         while self.held < self.window {
-            let Some(entry) = pool.begin_filling() else { break };
+            let Some(entry) = pool.begin_filling() else {
+                break;
+            };
             self.push(entry, pool.tail(entry));
         }
         if self.tail != before {
@@ -131,7 +138,14 @@ impl Buffers {
         let place = self.tail % PLACES;
         // SAFETY: the place is within the mapping, and the kernel does not read it before `publish` moves
         // the tail past it; what it held before has been consumed, as at most PLACES entries are held.
-        let slot = unsafe { &mut *self.memory.base().cast::<BufRingEntry>().as_ptr().add(usize::from(place)) };
+        let slot = unsafe {
+            &mut *self
+                .memory
+                .base()
+                .cast::<BufRingEntry>()
+                .as_ptr()
+                .add(usize::from(place))
+        };
         slot.set_addr(start as u64);
         slot.set_len(ENTRY_BYTES);
         // The kernel's buffer id is 16 bits wide; a pool has at most 65,536 entries, 4 GiB.

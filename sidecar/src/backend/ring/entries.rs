@@ -5,9 +5,9 @@
 
 use std::os::fd::RawFd;
 
+use io_uring::opcode;
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{CancelBuilder, Fd};
-use io_uring::opcode;
 use socket2::SockAddr;
 
 use crate::backend::pool::Pool;
@@ -38,8 +38,14 @@ struct Place {
 impl Arena {
     pub(super) fn new(entries: u32) -> Self {
         // SAFETY: a message header and vectors of zeroes are valid: null pointers and lengths of zero.
-        let empty = || Place { header: unsafe { std::mem::zeroed() }, vectors: unsafe { std::mem::zeroed() }, address: None };
-        Arena { places: (0..entries).map(|_| empty()).collect() }
+        let empty = || Place {
+            header: unsafe { std::mem::zeroed() },
+            vectors: unsafe { std::mem::zeroed() },
+            address: None,
+        };
+        Arena {
+            places: (0..entries).map(|_| empty()).collect(),
+        }
     }
 
     /// A connect from this place.
@@ -49,9 +55,17 @@ impl Arena {
     }
 
     /// A send from this place: plain for one chunk, gathered for several.
-    pub(super) fn send(&mut self, place: usize, socket: RawFd, chunks: &[Chunk], pool: &Pool) -> Entry {
+    pub(super) fn send(
+        &mut self,
+        place: usize,
+        socket: RawFd,
+        chunks: &[Chunk],
+        pool: &Pool,
+    ) -> Entry {
         if let [chunk] = chunks {
-            return opcode::Send::new(Fd(socket), pool.start(*chunk), chunk.len).flags(SEND_FLAGS).build();
+            return opcode::Send::new(Fd(socket), pool.start(*chunk), chunk.len)
+                .flags(SEND_FLAGS)
+                .build();
         }
         let place = &mut self.places[place];
         for (vector, chunk) in place.vectors.iter_mut().zip(chunks) {
@@ -60,12 +74,16 @@ impl Arena {
         }
         place.header.msg_iov = place.vectors.as_mut_ptr();
         place.header.msg_iovlen = chunks.len().min(GATHER_MOST);
-        opcode::SendMsg::new(Fd(socket), &raw const place.header).flags(SEND_FLAGS as u32).build()
+        opcode::SendMsg::new(Fd(socket), &raw const place.header)
+            .flags(SEND_FLAGS as u32)
+            .build()
     }
 }
 
 pub(super) fn accept(listener: RawFd) -> Entry {
-    opcode::AcceptMulti::new(Fd(listener)).flags(libc::SOCK_CLOEXEC).build()
+    opcode::AcceptMulti::new(Fd(listener))
+        .flags(libc::SOCK_CLOEXEC)
+        .build()
 }
 
 /// A multishot receive into the buffer group, at most `limit_bytes` in all where that is not 0.
@@ -94,7 +112,9 @@ pub(super) fn poll(socket: RawFd, readable: bool, writable: bool) -> Entry {
     if writable {
         mask |= libc::POLLOUT;
     }
-    opcode::PollAdd::new(Fd(socket), mask as u32).multi(true).build()
+    opcode::PollAdd::new(Fd(socket), mask as u32)
+        .multi(true)
+        .build()
 }
 
 pub(super) fn cancel(target: Token) -> Entry {

@@ -18,8 +18,8 @@ use socket2::SockAddr;
 
 use super::pool::Pool;
 use super::{
-    Backend, Chunk, Completion, Entered, Errno, Event, Features, Operation, OperationKind, Pipe, PoolUse,
-    Readiness, SocketId, SocketOptions, Token, Waker, sockets, splice,
+    Backend, Chunk, Completion, Entered, Errno, Event, Features, Operation, OperationKind, Pipe,
+    PoolUse, Readiness, SocketId, SocketOptions, Token, Waker, sockets, splice,
 };
 use crate::time::Time;
 use buffers::{Buffers, GROUP};
@@ -52,12 +52,20 @@ impl Ring {
     ///
     /// # Errors
     /// This kernel or container does not let io_uring be used; says at which step.
-    pub fn new(epoch: Instant, pool_limit_bytes: usize, operations: u32) -> Result<Self, SetupError> {
+    pub fn new(
+        epoch: Instant,
+        pool_limit_bytes: usize,
+        operations: u32,
+    ) -> Result<Self, SetupError> {
         let mut pool = Pool::new(pool_limit_bytes);
         let made = setup::make(&mut pool)?;
         let mut ring = made.ring;
         let prewarmed = setup::prewarm(&mut ring, operations);
-        let waker = Waker::new().map_err(|errno| SetupError { step: "eventfd", errno, hint: "" })?;
+        let waker = Waker::new().map_err(|errno| SetupError {
+            step: "eventfd",
+            errno,
+            hint: "",
+        })?;
         let entries = ring.params().sq_entries();
         let mut ring = Ring {
             ring,
@@ -85,7 +93,11 @@ impl Ring {
     fn push(&mut self, token: Token, entry: io_uring::squeue::Entry) {
         // SAFETY: what the entry points at is in the arena, in the place of this entry, or a chunk of the
         // pool which its holder keeps until the completion comes.
-        let pushed = unsafe { self.ring.submission().push(&entry.user_data(token.to_bits())) };
+        let pushed = unsafe {
+            self.ring
+                .submission()
+                .push(&entry.user_data(token.to_bits()))
+        };
         assert!(pushed.is_ok(), "started an operation without room for it");
         self.pushed = self.pushed.wrapping_add(1);
         if token != Token::INTERNAL {
@@ -112,7 +124,10 @@ impl Backend for Ring {
     const NAME: &'static str = "ring";
 
     fn features(&self) -> Features {
-        Features { exact_receive_limit: self.exact_receive_limit, prewarmed_operations: self.prewarmed }
+        Features {
+            exact_receive_limit: self.exact_receive_limit,
+            prewarmed_operations: self.prewarmed,
+        }
     }
 
     fn now(&self) -> Time {
@@ -128,11 +143,20 @@ impl Backend for Ring {
         let entry = match operation {
             Operation::Accept { listener } => entries::accept(listener.0),
             Operation::Connect { socket, address } => self.arena.connect(place, socket.0, address),
-            Operation::Receive { socket, limit_bytes } => {
-                let limit = if self.exact_receive_limit { limit_bytes } else { 0 };
+            Operation::Receive {
+                socket,
+                limit_bytes,
+            } => {
+                let limit = if self.exact_receive_limit {
+                    limit_bytes
+                } else {
+                    0
+                };
                 entries::receive(socket.0, GROUP, limit, self.bundles)
             }
-            Operation::Send { socket, chunks } => self.arena.send(place, socket.0, chunks, &self.pool),
+            Operation::Send { socket, chunks } => {
+                self.arena.send(place, socket.0, chunks, &self.pool)
+            }
             Operation::Poll { socket } => entries::poll(socket.0, true, true),
             Operation::Cancel { target } => {
                 if self.free_entries() == 0 {
@@ -148,7 +172,10 @@ impl Backend for Ring {
 
     fn cancel_now(&mut self, target: Token) {
         let at_once = Some(Timespec::new());
-        let done = self.ring.submitter().register_sync_cancel(at_once, CancelBuilder::user_data(target.to_bits()));
+        let done = self
+            .ring
+            .submitter()
+            .register_sync_cancel(at_once, CancelBuilder::user_data(target.to_bits()));
         // Not found: it may still be in the queue, where a cancel behind it finds it once both are taken.
         if done.is_err() && self.free_entries() > 0 {
             self.push(Token::INTERNAL, entries::cancel(target));
@@ -173,15 +200,31 @@ impl Backend for Ring {
         let flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
         // SAFETY: EXT_ARG goes with SubmitArgs, which is what the kernel then expects; both live to the end.
         let entered = unsafe {
-            self.ring.submitter().enter(offered, u32::from(wait.is_some()), flags.bits(), Some(&arguments))
+            self.ring.submitter().enter(
+                offered,
+                u32::from(wait.is_some()),
+                flags.bits(),
+                Some(&arguments),
+            )
         };
         let errno = entered.err().map(|error| Errno::of(&error));
         let taken = queued - self.queue_length();
-        Entered { offered, taken, outcome: outcome::classify(offered, taken, errno), errno }
+        Entered {
+            offered,
+            taken,
+            outcome: outcome::classify(offered, taken, errno),
+            errno,
+        }
     }
 
     fn reap(&mut self, most: usize, completions: &mut Vec<Completion>) -> bool {
-        let Ring { ring, buffers, pool, in_flight, .. } = self;
+        let Ring {
+            ring,
+            buffers,
+            pool,
+            in_flight,
+            ..
+        } = self;
         let mut woken = None;
         let mut queue = ring.completion();
         for cqe in queue.by_ref().take(most) {
@@ -203,10 +246,20 @@ impl Backend for Ring {
             if let (OperationKind::Receive, Some(entry)) = (kind, entry) {
                 let goes_on = cqueue::buffer_more(cqe.flags());
                 if result > 0 {
-                    buffers.take(pool, u32::from(entry), result as u32, goes_on, |chunk, last| {
-                        let event = Event::Received(chunk);
-                        completions.push(Completion { token, event, more: more || !last });
-                    });
+                    buffers.take(
+                        pool,
+                        u32::from(entry),
+                        result as u32,
+                        goes_on,
+                        |chunk, last| {
+                            let event = Event::Received(chunk);
+                            completions.push(Completion {
+                                token,
+                                event,
+                                more: more || !last,
+                            });
+                        },
+                    );
                     continue;
                 }
                 buffers.take_empty(pool, u32::from(entry), goes_on);
@@ -221,7 +274,11 @@ impl Backend for Ring {
         drop(queue);
         if let Some(armed) = woken {
             self.waker.clear();
-            completions.push(Completion { token: Token::WAKE, event: Event::Woken, more: true });
+            completions.push(Completion {
+                token: Token::WAKE,
+                event: Event::Woken,
+                more: true,
+            });
             if !armed {
                 self.watch_waker();
             }

@@ -11,7 +11,9 @@ pub(super) fn classify(offered: u32, taken: u32, error: Option<Errno>) -> Outcom
         (_, 0) => Outcome::Again,
         _ => Outcome::Some,
     };
-    let Some(Errno(number)) = error else { return by_head };
+    let Some(Errno(number)) = error else {
+        return by_head;
+    };
     match number {
         // The wait's deadline passed, or a signal came; what the head says stands.
         libc::ETIME => by_head,
@@ -49,7 +51,13 @@ mod tests {
         assert_eq!(of(8, 8, libc::ETIME), Outcome::All);
         assert_eq!(of(8, 0, libc::EBADR), Outcome::Lost);
         assert_eq!(of(8, 0, libc::ENOMEM), Outcome::NoMemory);
-        for broken in [libc::EEXIST, libc::EBADFD, libc::EBADF, libc::EINVAL, libc::ENXIO] {
+        for broken in [
+            libc::EEXIST,
+            libc::EBADFD,
+            libc::EBADF,
+            libc::EINVAL,
+            libc::ENXIO,
+        ] {
             assert_eq!(of(8, 0, broken), Outcome::Broken);
         }
         for forbidden in [libc::EPERM, libc::ENOSYS, libc::EOPNOTSUPP] {

@@ -56,8 +56,12 @@ impl SetupError {
                  io_uring_enter and io_uring_register"
             }
             libc::ENOSYS => "; this kernel has no io_uring, or a seccomp profile hides it",
-            libc::EINVAL => "; this kernel lacks a feature of 6.1 that the ring needs (DEFER_TASKRUN)",
-            libc::ENOMEM => "; the locked-memory limit (ulimit -l) is too small or used up by others of this user",
+            libc::EINVAL => {
+                "; this kernel lacks a feature of 6.1 that the ring needs (DEFER_TASKRUN)"
+            }
+            libc::ENOMEM => {
+                "; the locked-memory limit (ulimit -l) is too small or used up by others of this user"
+            }
             libc::EOPNOTSUPP => "; this platform does not offer io_uring",
             _ => "",
         };
@@ -79,12 +83,19 @@ pub(super) struct Made {
 
 /// Builds, restricts, enables and tries a ring.
 pub(super) fn make(pool: &mut Pool) -> Result<Made, SetupError> {
-    let mut ring = build()?;
+    let ring = build()?;
     let buffers = Buffers::register(&ring)
         .map_err(|errno| SetupError::new("io_uring_register of the buffer ring", errno))?;
     restrict(&ring)?;
-    ring.submitter().register_enable_rings().map_err(SetupError::at("io_uring_register to enable the ring"))?;
-    let mut made = Made { ring, buffers, exact_receive_limit: false, bundles: false };
+    ring.submitter()
+        .register_enable_rings()
+        .map_err(SetupError::at("io_uring_register to enable the ring"))?;
+    let mut made = Made {
+        ring,
+        buffers,
+        exact_receive_limit: false,
+        bundles: false,
+    };
     try_out(&mut made.ring)?;
     made.exact_receive_limit = try_receive(&mut made, pool, false)?;
     made.bundles = !made.buffers.is_incremental() && try_receive(&mut made, pool, true).is_ok();
@@ -103,7 +114,10 @@ fn build() -> Result<IoUring, SetupError> {
             .build(entries);
         match built {
             // A smaller ring may still fit the limit of locked memory.
-            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && entries > SUBMISSION_ENTRIES_LEAST => {
+            Err(error)
+                if error.raw_os_error() == Some(libc::ENOMEM)
+                    && entries > SUBMISSION_ENTRIES_LEAST =>
+            {
                 entries /= 2;
             }
             built => return built.map_err(SetupError::at("io_uring_setup")),
@@ -112,11 +126,18 @@ fn build() -> Result<IoUring, SetupError> {
 }
 
 fn restrict(ring: &IoUring) -> Result<(), SetupError> {
-    let mut allowed: Vec<Restriction> = ALLOWED_OPERATIONS.iter().map(|&code| Restriction::sqe_op(code)).collect();
-    allowed.push(Restriction::sqe_flags_allowed((Flags::BUFFER_SELECT | Flags::SKIP_SUCCESS).bits()));
+    let mut allowed: Vec<Restriction> = ALLOWED_OPERATIONS
+        .iter()
+        .map(|&code| Restriction::sqe_op(code))
+        .collect();
+    allowed.push(Restriction::sqe_flags_allowed(
+        (Flags::BUFFER_SELECT | Flags::SKIP_SUCCESS).bits(),
+    ));
     allowed.push(Restriction::register_op(REGISTER_SYNC_CANCEL));
     let step = "io_uring_register of the restrictions";
-    ring.submitter().register_restrictions(&mut allowed).map_err(SetupError::at(step))
+    ring.submitter()
+        .register_restrictions(&mut allowed)
+        .map_err(SetupError::at(step))
 }
 
 /// One no-op and one timed wait: what every turn of the loop rests on.
@@ -125,7 +146,10 @@ fn try_out(ring: &mut IoUring) -> Result<(), SetupError> {
     wait(ring, 1, None).map_err(SetupError::at("io_uring_enter with a no-op"))?;
     let result = ring.completion().next().map(|cqe| cqe.result());
     if result != Some(0) {
-        return Err(SetupError::new("a no-op on the ring", Errno(result.map_or(libc::EIO, |r| -r))));
+        return Err(SetupError::new(
+            "a no-op on the ring",
+            Errno(result.map_or(libc::EIO, |r| -r)),
+        ));
     }
     match wait(ring, 1, Some(1)) {
         Err(error) if error.raw_os_error() == Some(libc::ETIME) => Ok(()),
@@ -140,20 +164,33 @@ fn try_receive(made: &mut Made, pool: &mut Pool, bundle: bool) -> Result<bool, S
     const LIMIT_BYTES: u32 = 4;
     let step = "a multishot receive on the ring";
     made.buffers.refill(pool);
-    let (near, far) = std::os::unix::net::UnixStream::pair().map_err(SetupError::at("socketpair"))?;
+    let (near, far) =
+        std::os::unix::net::UnixStream::pair().map_err(SetupError::at("socketpair"))?;
     std::io::Write::write_all(&mut &far, b"tried").map_err(SetupError::at("socketpair"))?;
     for limit in [LIMIT_BYTES, 0] {
         let fd = std::os::fd::AsRawFd::as_raw_fd(&near);
-        push(&mut made.ring, &entries::receive(fd, GROUP, limit, bundle).user_data(1));
+        push(
+            &mut made.ring,
+            &entries::receive(fd, GROUP, limit, bundle).user_data(1),
+        );
         wait(&made.ring, 1, None).map_err(SetupError::at(step))?;
-        let cqe = made.ring.completion().next().ok_or(SetupError::new(step, Errno(libc::EIO)))?;
+        let cqe = made
+            .ring
+            .completion()
+            .next()
+            .ok_or(SetupError::new(step, Errno(libc::EIO)))?;
         let more = io_uring::cqueue::more(cqe.flags());
         match (cqe.result(), io_uring::cqueue::buffer_select(cqe.flags())) {
             (got @ 1.., Some(entry)) => {
                 let goes_on = io_uring::cqueue::buffer_more(cqe.flags());
                 let mut chunks = Vec::new();
-                made.buffers.take(pool, u32::from(entry), got as u32, goes_on, |chunk, _| chunks.push(chunk));
-                chunks.into_iter().for_each(|chunk| drop(pool.release(chunk)));
+                made.buffers
+                    .take(pool, u32::from(entry), got as u32, goes_on, |chunk, _| {
+                        chunks.push(chunk)
+                    });
+                chunks.into_iter().for_each(|chunk| {
+                    pool.release(chunk);
+                });
             }
             // This kernel does not know limits: without one, then.
             (refused, _) if refused == -libc::EINVAL && limit != 0 => continue,
@@ -200,7 +237,9 @@ pub(super) fn prewarm(ring: &mut IoUring, operations: u32) -> u32 {
     }
     for name in 1..=batches {
         // Nothing to cancel is the answer for a batch that was not taken.
-        let _ = ring.submitter().register_sync_cancel(None, CancelBuilder::user_data(name).all());
+        let _ = ring
+            .submitter()
+            .register_sync_cancel(None, CancelBuilder::user_data(name).all());
         let _ = wait(ring, 0, None);
         ring.completion().for_each(drop);
     }
@@ -219,9 +258,14 @@ fn wait(ring: &IoUring, want: u32, nanoseconds: Option<u32>) -> std::io::Result<
     let arguments = SubmitArgs::new().timespec(&limit);
     let flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
     // SAFETY: EXT_ARG goes with SubmitArgs, which is what the kernel then expects.
-    let entered = unsafe { ring.submitter().enter(SUBMISSION_ENTRIES, want, flags.bits(), Some(&arguments)) };
+    let entered = unsafe {
+        ring.submitter()
+            .enter(SUBMISSION_ENTRIES, want, flags.bits(), Some(&arguments))
+    };
     match entered {
-        Err(error) if nanoseconds.is_none() && error.raw_os_error() == Some(libc::EINTR) => wait(ring, want, None),
+        Err(error) if nanoseconds.is_none() && error.raw_os_error() == Some(libc::EINTR) => {
+            wait(ring, want, None)
+        }
         other => other,
     }
 }
