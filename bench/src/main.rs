@@ -4,6 +4,7 @@
 mod application;
 mod bulk;
 mod churn;
+mod compare;
 mod endpoint;
 mod latency;
 mod ping;
@@ -22,6 +23,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 
 use crate::bulk::Way;
+use crate::compare::Comparison;
 use crate::endpoint::Endpoint;
 use crate::process::Processes;
 use crate::report::Report;
@@ -113,6 +115,8 @@ enum Command {
         #[arg(long, default_value = "2", value_parser = seconds)]
         seconds: Duration,
     },
+    /// Compare relays on the same work: HAProxy, nginx, Ringside, and none at all.
+    Compare(Box<Comparison>),
 }
 
 #[derive(Debug, Args)]
@@ -224,6 +228,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             bytes,
             seconds,
         } => show(&Aim::from(aim).mixed(connections, bytes, seconds)?),
+        Command::Compare(comparison) => comparison.run(),
     }
 }
 

@@ -76,6 +76,11 @@ impl Processes {
         Self { pids }
     }
 
+    /// Their ids, a parent before its children.
+    pub(crate) fn pids(&self) -> &[u32] {
+        &self.pids
+    }
+
     /// True when there is nothing to measure.
     pub(crate) fn is_empty(&self) -> bool {
         self.pids.is_empty()

@@ -151,6 +151,20 @@ impl Aim {
         Ok(report)
     }
 
+    /// What a further connection costs in user memory: opens `few`, then `many` in all, and divides the growth between.
+    /// What the relay allocates once, whatever the number, is thus left out.
+    pub(crate) fn idle_growth(
+        &self,
+        few: usize,
+        many: usize,
+        bytes: usize,
+    ) -> anyhow::Result<Report> {
+        let _standing = Ping::open(&self.target, few, bytes)?;
+        let mut report = self.idle(many - few, bytes, || Ok(()))?;
+        report.connections = many;
+        Ok(report)
+    }
+
     /// Ping-pong beside [`MIXED_STREAMS`] streams that never end.
     pub(crate) fn mixed(
         &self,
