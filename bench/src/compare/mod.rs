@@ -71,7 +71,10 @@ struct Bench<'a> {
     options: &'a Comparison,
     network: OwnNetwork,
     folder: &'a Path,
+    /// The application behind the relays, on the client's CPU.
     application: SocketAddr,
+    /// The application that is called directly, on the CPU that a relay would have: both CPUs work in every run.
+    called_directly: SocketAddr,
 }
 
 impl Comparison {
@@ -83,12 +86,15 @@ impl Comparison {
             .prefix("ringside-bench-")
             .tempdir()?;
         let application = loopback(network.port());
-        let _serving = self.start_application(application, folder.path())?;
+        let called_directly = loopback(network.port());
+        let _behind = self.start_application(application, folder.path(), self.load_cpu)?;
+        let _direct = self.start_application(called_directly, folder.path(), self.relay_cpu)?;
         let mut bench = Bench {
             options: self,
             network,
             folder: folder.path(),
             application,
+            called_directly,
         };
 
         let mut raw = match &self.raw {
@@ -176,14 +182,19 @@ impl Comparison {
         Ok((there, reasons))
     }
 
-    fn start_application(&self, at: SocketAddr, folder: &Path) -> anyhow::Result<Running> {
+    fn start_application(
+        &self,
+        at: SocketAddr,
+        folder: &Path,
+        cpu: usize,
+    ) -> anyhow::Result<Running> {
         let mut command =
             Command::new(std::env::current_exe().context("cannot find this program's own file")?);
         command.args(["serve", "--listen", &at.to_string()]);
         let mut serving = Running::spawn(
             command,
-            &folder.join("application"),
-            self.load_cpu,
+            &folder.join(format!("application-{}", at.port())),
+            cpu,
             self.load_cpu,
         )?;
         serving
@@ -210,7 +221,7 @@ impl Comparison {
              round, as median (lowest-highest). CPU is the relay's alone.\n\n{}\n\
              What came through: rate, p50/p99 of a round trip or connection, and how busy the relay's CPU was. \
              Wall-clock figures: not stable on a shared machine.\n\n{}\n\
-             Relay on CPU {}, client and application on CPU {} ({}), kernel {}, congestion control {}, in a network \
+             Relay on CPU {} (for `direct`: the application), client and application on CPU {} ({}), kernel {}, congestion control {}, in a network \
              namespace of its own; {}. Took {} s.\n",
             self.repetitions,
             results.costs(),
@@ -251,7 +262,7 @@ impl Bench<'_> {
             bulk_bytes: (gigabytes * 1e9) as u64,
         };
         let mut aim = Aim {
-            target: Endpoint::Tcp(self.application),
+            target: Endpoint::Tcp(self.called_directly),
             relay: Processes::default(),
             warm_up: *warm_up,
         };
