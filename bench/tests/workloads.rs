@@ -19,8 +19,14 @@ impl Application {
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening ").unwrap_or_default().to_owned();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let address = line
+            .trim()
+            .strip_prefix("listening ")
+            .unwrap_or_default()
+            .to_owned();
         Self { child, address }
     }
 }
@@ -33,7 +39,11 @@ impl Drop for Application {
 }
 
 fn load(workload: &[&str], target: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_ringside-load")).args(workload).args(["--target", target]).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_ringside-load"))
+        .args(workload)
+        .args(["--target", target])
+        .output()
+        .unwrap()
 }
 
 /// The JSON that a successful run prints.
@@ -45,21 +55,57 @@ fn report(workload: &[&str], target: &str) -> serde_json::Value {
 }
 
 fn every_workload(target: &str) {
-    let ping = ["ping", "--connections", "20", "--bytes", "100", "--seconds", "0.2", "--warm-up", "0"];
+    let ping = [
+        "ping",
+        "--connections",
+        "20",
+        "--bytes",
+        "100",
+        "--seconds",
+        "0.2",
+        "--warm-up",
+        "0",
+    ];
     assert!(report(&ping, target)["units"].as_f64().unwrap() > 20.0);
     // Larger than any socket buffer: both sides must read while they have more to write.
-    let large = ["ping", "--connections", "2", "--bytes", "16000000", "--seconds", "0.1", "--warm-up", "0"];
-    assert!(report(&large, target)["latency"]["p50_us"].as_f64().unwrap() > 0.0);
-    for way in [&["bulk", "--connections", "3", "--gigabytes", "0.3"][..], &["bulk", "--reverse", "--gigabytes", "0.3"]] {
+    let large = [
+        "ping",
+        "--connections",
+        "2",
+        "--bytes",
+        "16000000",
+        "--seconds",
+        "0.1",
+        "--warm-up",
+        "0",
+    ];
+    assert!(
+        report(&large, target)["latency"]["p50_us"]
+            .as_f64()
+            .unwrap()
+            > 0.0
+    );
+    for way in [
+        &["bulk", "--connections", "3", "--gigabytes", "0.3"][..],
+        &["bulk", "--reverse", "--gigabytes", "0.3"],
+    ] {
         let moved = report(way, target)["units"].as_f64().unwrap();
         assert!((0.2999..=0.3).contains(&moved), "{way:?} moved {moved} GB");
     }
-    for way in [&["churn", "--seconds", "0.2"][..], &["churn", "--seconds", "0.2", "--client-closes"]] {
+    for way in [
+        &["churn", "--seconds", "0.2"][..],
+        &["churn", "--seconds", "0.2", "--client-closes"],
+    ] {
         let report = report(way, target);
-        assert!(report["units"].as_f64().unwrap() > 32.0 && report["errors"] == 0, "{report}");
+        assert!(
+            report["units"].as_f64().unwrap() > 32.0 && report["errors"] == 0,
+            "{report}"
+        );
     }
     let mixed = report(&["mixed", "--seconds", "0.3", "--warm-up", "0"], target);
-    assert!(mixed["bulk_gigabytes"].as_f64().unwrap() > 0.0 && mixed["units"].as_f64().unwrap() > 0.0);
+    assert!(
+        mixed["bulk_gigabytes"].as_f64().unwrap() > 0.0 && mixed["units"].as_f64().unwrap() > 0.0
+    );
 }
 
 #[test]
@@ -77,7 +123,10 @@ fn every_workload_runs_over_ipv6() {
 #[test]
 fn every_workload_runs_over_a_unix_socket() {
     let folder = tempfile::tempdir().unwrap();
-    let application = Application::start(&format!("unix:{}", folder.path().join("app.sock").display()));
+    let application = Application::start(&format!(
+        "unix:{}",
+        folder.path().join("app.sock").display()
+    ));
     every_workload(&application.address);
 }
 
@@ -86,31 +135,62 @@ fn idle_connections_stand_until_a_line_is_read_and_memory_is_told() {
     let application = Application::start("127.0.0.1:0");
     let pid = application.child.id().to_string();
     let mut idle = Command::new(env!("CARGO_BIN_EXE_ringside-load"))
-        .args(["idle", "--connections", "200", "--target", &application.address, "--pid", &pid])
+        .args([
+            "idle",
+            "--connections",
+            "200",
+            "--target",
+            &application.address,
+            "--pid",
+            &pid,
+        ])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let mut errors = BufReader::new(idle.stderr.take().unwrap()).lines();
-    assert!(errors.next().unwrap().unwrap().contains("200 connections stand"));
-    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
-    assert!(descriptors > 200, "the application has {descriptors} descriptors open");
+    assert!(
+        errors
+            .next()
+            .unwrap()
+            .unwrap()
+            .contains("200 connections stand")
+    );
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .count();
+    assert!(
+        descriptors > 200,
+        "the application has {descriptors} descriptors open"
+    );
     idle.stdin.take().unwrap().write_all(b"\n").unwrap();
     let output = idle.wait_with_output().unwrap();
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert!(report["relay_memory"]["anonymous_bytes"].as_u64().unwrap() > 0, "{report}");
+    assert!(
+        report["relay_memory"]["anonymous_bytes"].as_u64().unwrap() > 0,
+        "{report}"
+    );
 }
 
 #[test]
 fn the_cpu_of_a_watched_process_is_told_per_unit() {
     let application = Application::start("127.0.0.1:0");
     let pid = application.child.id().to_string();
-    let report = report(&["ping", "--seconds", "0.3", "--pid", &pid], &application.address);
-    let (total, per_unit, units) =
-        (&report["relay_cpu"]["total_ns"], &report["relay_cpu_us_per_unit"], &report["units"]);
+    let report = report(
+        &["ping", "--seconds", "0.3", "--pid", &pid],
+        &application.address,
+    );
+    let (total, per_unit, units) = (
+        &report["relay_cpu"]["total_ns"],
+        &report["relay_cpu_us_per_unit"],
+        &report["units"],
+    );
     let expected = total.as_f64().unwrap() / 1e3 / units.as_f64().unwrap();
-    assert!(expected > 0.1 && (per_unit.as_f64().unwrap() - expected).abs() < 1e-6, "{report}");
+    assert!(
+        expected > 0.1 && (per_unit.as_f64().unwrap() - expected).abs() < 1e-6,
+        "{report}"
+    );
 }
 
 /// A relay with one fault, in this process: what `spoil` does to each piece that goes to the application is relayed.
@@ -143,7 +223,10 @@ fn faulty_relay(application: &str, spoil: fn(usize, &mut Vec<u8>)) -> SocketAddr
 fn refused_because(workload: &[&str], target: SocketAddr, reason: &str) {
     let output = load(workload, &target.to_string());
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && errors.contains(reason), "{workload:?}: {errors}");
+    assert!(
+        !output.status.success() && errors.contains(reason),
+        "{workload:?}: {errors}"
+    );
 }
 
 #[test]
@@ -154,7 +237,11 @@ fn a_relay_that_changes_a_byte_is_noticed() {
             *last ^= 1;
         }
     });
-    refused_because(&["ping", "--connections", "1", "--seconds", "0.5"], relay, "differ from what was sent");
+    refused_because(
+        &["ping", "--connections", "1", "--seconds", "0.5"],
+        relay,
+        "differ from what was sent",
+    );
 }
 
 #[test]
@@ -165,12 +252,23 @@ fn a_relay_that_loses_a_byte_of_bulk_is_noticed() {
             piece.pop();
         }
     });
-    refused_because(&["bulk", "--connections", "1", "--gigabytes", "0.1"], relay, "connection 0 of the bulk transfer");
+    refused_because(
+        &["bulk", "--connections", "1", "--gigabytes", "0.1"],
+        relay,
+        "connection 0 of the bulk transfer",
+    );
 }
 
 #[test]
 fn a_relay_that_refuses_is_an_error_that_names_it() {
-    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let unused = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     refused_because(&["ping"], unused, &format!("cannot connect to {unused}"));
-    refused_because(&["churn", "--seconds", "5"], unused, "not one connection succeeded");
+    refused_because(
+        &["churn", "--seconds", "5"],
+        unused,
+        "not one connection succeeded",
+    );
 }

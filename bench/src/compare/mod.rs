@@ -3,7 +3,9 @@
 //! Owns the order of the runs and what is done about one that fails: it is noted, shown, and makes the whole end with an
 //! error, but does not stop the others.
 
+mod disturbance;
 mod network;
+mod run;
 mod subject;
 mod table;
 mod work;
@@ -19,13 +21,12 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use crate::endpoint::Endpoint;
 use crate::process::Processes;
-use crate::workload::Aim;
 use network::OwnNetwork;
-use subject::{Addresses, Programs, Running, Subject};
+use run::Bench;
+use subject::{Programs, Running, Subject};
 use table::{Results, Sample};
-use work::{Amounts, Work};
+use work::Work;
 
 const APPLICATION_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -50,6 +51,10 @@ pub(crate) struct Comparison {
     /// Gigabytes (10^9 bytes) that a run of bulk moves.
     #[arg(long, default_value = "2", value_parser = crate::gigabytes)]
     gigabytes: f64,
+    /// Run again, once, and keep the calmer of the two, when others (processes, or the hypervisor) took more than this
+    /// share of the two CPUs.
+    #[arg(long, default_value_t = 10, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
+    disturbed_above: u8,
     /// The CPU that the relay runs on.
     #[arg(long, default_value_t = 1)]
     relay_cpu: usize,
@@ -66,17 +71,6 @@ pub(crate) struct Comparison {
     programs: Programs,
 }
 
-/// What is there for the whole comparison.
-struct Bench<'a> {
-    options: &'a Comparison,
-    network: OwnNetwork,
-    folder: &'a Path,
-    /// The application behind the relays, on the client's CPU.
-    application: SocketAddr,
-    /// The application that is called directly, on the CPU that a relay would have: both CPUs work in every run.
-    called_directly: SocketAddr,
-}
-
 impl Comparison {
     /// Runs everything, prints the tables, and fails if any run did.
     pub(crate) fn run(&self) -> anyhow::Result<()> {
@@ -87,14 +81,17 @@ impl Comparison {
             .tempdir()?;
         let application = loopback(network.port());
         let called_directly = loopback(network.port());
-        let _behind = self.start_application(application, folder.path(), self.load_cpu)?;
-        let _direct = self.start_application(called_directly, folder.path(), self.relay_cpu)?;
+        let behind = self.start_application(application, folder.path(), self.load_cpu)?;
+        let directly = self.start_application(called_directly, folder.path(), self.relay_cpu)?;
         let mut bench = Bench {
             options: self,
             network,
             folder: folder.path(),
             application,
             called_directly,
+            applications: Processes::of(
+                &[behind.processes.pids(), directly.processes.pids()].concat(),
+            ),
         };
 
         let mut raw = match &self.raw {
@@ -115,13 +112,13 @@ impl Comparison {
                     if subject == Subject::Direct && !work.runs_direct() {
                         continue;
                     }
-                    match bench.run_once(subject, work) {
+                    match bench.run(subject, work) {
                         Ok(sample) => {
                             progress(repetition, subject, work, &sample);
                             if let Some(file) = &mut raw {
                                 let line = json!({
                                     "repetition": repetition, "subject": subject.name(), "workload": work.to_string(),
-                                    "figure": sample.figure, "report": sample.report,
+                                    "figure": sample.figure, "others_percent": sample.others_percent, "report": sample.report,
                                 });
                                 writeln!(file, "{line}").context("cannot write the runs")?;
                             }
@@ -222,7 +219,7 @@ impl Comparison {
              What came through: rate, p50/p99 of a round trip or connection, and how busy the relay's CPU was. \
              Wall-clock figures: not stable on a shared machine.\n\n{}\n\
              Relay on CPU {} (for `direct`: the application), client and application on CPU {} ({}), kernel {}, congestion control {}, in a network \
-             namespace of its own; {}. Took {} s.\n",
+             namespace of its own; {}. Others took {} of the two CPUs. Took {} s.\n",
             self.repetitions,
             results.costs(),
             results.throughput(),
@@ -234,6 +231,7 @@ impl Comparison {
                 .trim(),
             OwnNetwork::congestion_control(),
             versions.join("; "),
+            results.disturbance(),
             took.as_secs(),
         );
         for reason in left_out {
@@ -246,61 +244,6 @@ impl Comparison {
     }
 }
 
-impl Bench<'_> {
-    fn run_once(&mut self, subject: Subject, work: Work) -> anyhow::Result<Sample> {
-        let Comparison {
-            seconds,
-            warm_up,
-            gigabytes,
-            relay_cpu,
-            load_cpu,
-            programs,
-            ..
-        } = self.options;
-        let amounts = Amounts {
-            duration: *seconds,
-            bulk_bytes: (gigabytes * 1e9) as u64,
-        };
-        let mut aim = Aim {
-            target: Endpoint::Tcp(self.called_directly),
-            relay: Processes::default(),
-            warm_up: *warm_up,
-        };
-        if subject == Subject::Direct {
-            let report = work.run(&aim, amounts)?;
-            return Ok(Sample {
-                figure: report.as_ref().and_then(|report| work.figure(report)),
-                report,
-            });
-        }
-        let at = Addresses {
-            listen: loopback(self.network.port()),
-            target: self.application,
-            admin: loopback(self.network.port()),
-        };
-        let running = programs.start(subject, at, self.folder, *relay_cpu, *load_cpu)?;
-        aim.target = Endpoint::Tcp(at.listen);
-        aim.relay = running.processes.clone();
-        let idle = aim.relay.memory()?;
-        let report = work
-            .run(&aim, amounts)
-            .with_context(|| format!("the relay's last words: {}", running.last_words()))?;
-        let figure = match work {
-            Work::Ready => Some(running.ready.as_secs_f64() * 1e3),
-            Work::Rss => Some(idle.resident_bytes as f64 / f64::from(1 << 20)),
-            _ => report.as_ref().and_then(|report| work.figure(report)),
-        };
-        if let Some(report) = report.as_ref().filter(|report| report.errors > 0) {
-            bail!(
-                "{} of {:.0} units of work failed",
-                report.errors,
-                report.units
-            );
-        }
-        Ok(Sample { figure, report })
-    }
-}
-
 fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
@@ -309,8 +252,11 @@ fn progress(repetition: usize, subject: Subject, work: Work, sample: &Sample) {
     let figure = sample
         .figure
         .map_or_else(|| "-".to_owned(), |figure| format!("{figure:.3}"));
+    let others = sample.others_percent.map_or_else(String::new, |percent| {
+        format!(" (others took {percent:.0} %)")
+    });
     eprintln!(
-        "round {}: {:<16} {work}: {figure}",
+        "round {}: {:<16} {work}: {figure}{others}",
         repetition + 1,
         subject.name()
     );

@@ -19,6 +19,8 @@ pub(crate) struct Sample {
     pub figure: Option<f64>,
     /// Everything else that was seen, where there was a load.
     pub report: Option<Report>,
+    /// The share of the two CPUs that others took meanwhile, in percent.
+    pub others_percent: Option<f64>,
 }
 
 /// All samples, by workload, subject and repetition.
@@ -88,6 +90,19 @@ impl Results {
             (reference > 0.0).then_some(sample.figure? / reference)
         };
         Spread::of(self.of(work, subject).filter_map(ratio).collect())
+    }
+
+    /// How much others disturbed the runs, for the line under the tables.
+    pub(crate) fn disturbance(&self) -> String {
+        match Spread::of(
+            self.samples
+                .values()
+                .filter_map(|sample| sample.others_percent)
+                .collect(),
+        ) {
+            Some(Spread { median, low, high }) => format!("{median:.0} % ({low:.0}-{high:.0})"),
+            None => "an unknown share".into(),
+        }
     }
 
     /// What the relays cost, as Markdown.
@@ -241,6 +256,7 @@ mod tests {
         Sample {
             figure: Some(figure),
             report: None,
+            others_percent: None,
         }
     }
 
@@ -270,6 +286,7 @@ mod tests {
             Sample {
                 figure: None,
                 report: None,
+                others_percent: None,
             },
         );
         results.add(0, Subject::Nginx, 0, sample(4.0));
