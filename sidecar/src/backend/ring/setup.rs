@@ -173,7 +173,7 @@ fn try_receive(made: &mut Made, pool: &mut Pool, bundle: bool) -> Result<bool, S
             &mut made.ring,
             &entries::receive(fd, GROUP, limit, bundle).user_data(1),
         );
-        wait(&made.ring, 1, None).map_err(SetupError::at(step))?;
+        wait(&mut made.ring, 1, None).map_err(SetupError::at(step))?;
         let cqe = made
             .ring
             .completion()
@@ -199,7 +199,7 @@ fn try_receive(made: &mut Made, pool: &mut Pool, bundle: bool) -> Result<bool, S
         if more {
             // The end of the stream ends it.
             drop(far);
-            wait(&made.ring, 1, None).map_err(SetupError::at(step))?;
+            wait(&mut made.ring, 1, None).map_err(SetupError::at(step))?;
             if let Some(cqe) = made.ring.completion().next()
                 && let Some(entry) = io_uring::cqueue::buffer_select(cqe.flags())
             {
@@ -235,13 +235,16 @@ pub(super) fn prewarm(ring: &mut IoUring, operations: u32) -> u32 {
             break;
         }
     }
+    let mut left = made;
     for name in 1..=batches {
         // Nothing to cancel is the answer for a batch that was not taken.
-        let _ = ring
-            .submitter()
-            .register_sync_cancel(None, CancelBuilder::user_data(name).all());
-        let _ = wait(ring, 0, None);
-        ring.completion().for_each(drop);
+        let _ = ring.submitter().register_sync_cancel(None, CancelBuilder::user_data(name).all());
+        // The kernel runs as many completions in one call as are waited for.
+        let wanted = batch.min(left);
+        if wait(ring, wanted, None).is_err() {
+            break;
+        }
+        left = left.saturating_sub(ring.completion().count() as u32);
     }
     made
 }
@@ -252,7 +255,9 @@ fn push(ring: &mut IoUring, entry: &io_uring::squeue::Entry) {
     let _ = unsafe { ring.submission().push(entry) };
 }
 
-fn wait(ring: &IoUring, want: u32, nanoseconds: Option<u32>) -> std::io::Result<usize> {
+fn wait(ring: &mut IoUring, want: u32, nanoseconds: Option<u32>) -> std::io::Result<usize> {
+    // Asked to take more than there is, the kernel would return before it runs a completion.
+    let queued = ring.submission().len() as u32;
     // A trial that hangs would be worse than one that fails.
     let limit = nanoseconds.map_or(Timespec::new().sec(1), |n| Timespec::new().nsec(n));
     let arguments = SubmitArgs::new().timespec(&limit);
@@ -260,7 +265,7 @@ fn wait(ring: &IoUring, want: u32, nanoseconds: Option<u32>) -> std::io::Result<
     // SAFETY: EXT_ARG goes with SubmitArgs, which is what the kernel then expects.
     let entered = unsafe {
         ring.submitter()
-            .enter(SUBMISSION_ENTRIES, want, flags.bits(), Some(&arguments))
+            .enter(queued, want, flags.bits(), Some(&arguments))
     };
     match entered {
         Err(error) if nanoseconds.is_none() && error.raw_os_error() == Some(libc::EINTR) => {
