@@ -51,10 +51,6 @@ impl<B: Backend> Worker<B> {
             return true;
         };
         connection.is_dirty = false;
-        if connection.flow.is_splicing() && !connection.is_streaming {
-            connection.is_streaming = true;
-            self.streams.push(id);
-        }
         if connection.flow.is_starved(view) && !connection.is_starved {
             connection.is_starved = true;
             self.starved.push(id);

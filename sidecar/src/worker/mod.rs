@@ -188,6 +188,7 @@ impl<B: Backend> Worker<B> {
         let more = self.reap();
         self.expire_timers();
         self.decide();
+        self.act_on_dirty();
         self.pump_streams();
         self.act_on_dirty();
         self.give_back_chunks();
