@@ -68,7 +68,7 @@ impl Churn {
         })
     }
 
-    /// Runs for `duration`; returns connections completed, failed, and the time it took.
+    /// Runs for `duration`, and until one connection has come to its end; returns connections completed, failed, and the time it took.
     pub(crate) fn run(&mut self, duration: Duration) -> anyhow::Result<(u64, u64, Duration)> {
         self.completed = 0;
         self.errors = 0;
@@ -80,7 +80,7 @@ impl Churn {
             }
         }
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
-        while begin.elapsed() < duration {
+        while begin.elapsed() < duration || self.completed + self.errors == 0 {
             // A place that could not even begin to connect is tried again soon, and raises no event.
             let vacant = self.slots.iter().any(Option::is_none);
             let patience = if vacant {

@@ -81,7 +81,7 @@ impl Ping {
         Ok(ping)
     }
 
-    /// Runs the closed loop for `duration` and returns how many replies came and how long it really took.
+    /// Runs the closed loop for `duration`, and until one reply has come, and returns how many replies came and how long it really took.
     pub(crate) fn run(&mut self, duration: Duration) -> anyhow::Result<(u64, Duration)> {
         self.replies = 0;
         self.latencies = Histogram::default();
@@ -91,7 +91,7 @@ impl Ping {
                 self.next(index)?;
             }
         }
-        while begin.elapsed() < duration {
+        while begin.elapsed() < duration || self.replies == 0 {
             self.turn(true)?;
         }
         Ok((self.replies, begin.elapsed()))

@@ -128,6 +128,9 @@ impl Programs {
             Subject::Direct => return None,
         };
         let output = Command::new(program).arg(flag).output().ok()?;
+        if !output.status.success() {
+            return Some(format!("{} gives no version", subject.name()));
+        }
         let text = [output.stdout, output.stderr].concat();
         let line = String::from_utf8_lossy(&text)
             .lines()

@@ -190,6 +190,9 @@ impl Results {
                 rows.push([vec![work.to_string()], cells].concat());
             }
         }
+        if rows.len() == 1 {
+            return "Nothing was measured of that kind.\n".into();
+        }
         layout(&rows)
     }
 }
@@ -295,6 +298,12 @@ mod tests {
             table.contains("4.00 (4.00-4.00)") && !table.contains("**x"),
             "{table}"
         );
+    }
+
+    #[test]
+    fn a_table_without_figures_says_so() {
+        let results = Results::new(&[Work::Ready], &[Subject::Haproxy]);
+        assert_eq!(results.throughput(), "Nothing was measured of that kind.\n");
     }
 
     #[test]
