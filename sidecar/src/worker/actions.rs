@@ -183,6 +183,7 @@ impl<B: Backend> Worker<B> {
                 self.surroundings.stats.access_log_dropped.add(1);
             }
         }
+        self.load_changed = true;
         self.timers.cancel(id.slot);
         self.return_pipes(&mut connection);
         for side in Side::BOTH {
