@@ -3,4 +3,5 @@
 //! Arrows go one way: `worker` uses `flow`, `pressure` and `backend`; `admin` reads what workers publish;
 //! `flow` and `pressure` know nobody and do no I/O.
 
+pub mod backend;
 pub mod pressure;
