@@ -35,10 +35,8 @@ fn submit(count: u64) -> io::Result<Tally> {
                     break;
                 }
                 Err(error) => {
-                    *tally
-                        .errors
-                        .entry(error.raw_os_error().unwrap_or(0))
-                        .or_default() += 1
+                    let errno = error.raw_os_error().unwrap_or(0);
+                    *tally.errors.entry(errno).or_default() += 1;
                 }
             }
         }
