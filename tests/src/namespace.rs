@@ -16,6 +16,17 @@ use std::thread;
 
 use crate::skip::skip;
 
+/// A test `NAME` whose `BODY` runs in a network namespace of its own.
+#[macro_export]
+macro_rules! namespaced {
+    ($name:ident, $body:expr) => {
+        #[test]
+        fn $name() {
+            $crate::namespace::run(concat!(module_path!(), "::", stringify!($name)), || $body);
+        }
+    };
+}
+
 /// Set in a test that was started again inside a user namespace.
 const INSIDE: &str = "RINGSIDE_TESTS_INSIDE";
 

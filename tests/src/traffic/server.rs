@@ -256,3 +256,77 @@ pub fn echo(stream: &Stream, _number: u64) -> Result<(), Trouble> {
         after += got as u64;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Pattern;
+    use super::*;
+
+    const BYTES: u64 = 1 << 20;
+    const PATTERN: Pattern = Pattern::new(11);
+
+    /// An echo whose bytes from the given one on are changed by `spoil`, as a bad relay would.
+    fn spoiling(spoil: fn(&mut Vec<u8>)) -> Result<(), Trouble> {
+        let server = Server::local(move |stream, _| {
+            let mut bytes = vec![0; BYTES as usize];
+            let trouble = |source| Trouble::Io {
+                doing: "spoiling",
+                after: 0,
+                source,
+            };
+            let mut io = stream;
+            io.read_exact(&mut bytes).map_err(trouble)?;
+            spoil(&mut bytes);
+            io.write_all(&bytes).map_err(trouble)
+        });
+        let stream = Stream::connect(server.address()).unwrap();
+        let result = stream
+            .exchange(PATTERN, PATTERN, 0..BYTES, 10_000)
+            .and_then(|()| stream.receive_end(BYTES));
+        drop(stream);
+        server.settle();
+        result
+    }
+
+    #[test]
+    fn what_a_bad_relay_does_is_found() {
+        assert!(spoiling(|_| {}).is_ok());
+        let offset = |result: Result<(), Trouble>| match result {
+            Err(Trouble::Mismatch(mismatch)) => mismatch.offset,
+            other => panic!("a mismatch was due: {other:?}"),
+        };
+        assert_eq!(
+            offset(spoiling(|bytes| {
+                let _ = bytes.remove(700_001);
+            })),
+            700_001
+        );
+        assert_eq!(offset(spoiling(|bytes| bytes.insert(3, 0))), 3);
+        assert_eq!(offset(spoiling(|bytes| bytes.swap(65_535, 65_536))), 65_535);
+        let result = spoiling(|bytes| bytes.truncate(1000));
+        assert!(
+            matches!(result, Err(Trouble::EndedEarly { arrived: 1000, .. })),
+            "{result:?}"
+        );
+        let result = spoiling(|bytes| bytes.push(0));
+        assert!(matches!(result, Err(Trouble::WentOn(BYTES))), "{result:?}");
+    }
+
+    #[test]
+    fn a_server_that_is_dropped_ends_its_connections() {
+        let server = Server::local(echo);
+        let stream = Stream::connect(server.address()).unwrap();
+        stream.ping(PATTERN, 0, 10).unwrap();
+        drop(server);
+        stream.await_gone().unwrap();
+    }
+
+    #[test]
+    #[should_panic(expected = "connection 0: the stream ended after 0 bytes; 10 were to come")]
+    fn trouble_at_the_server_is_told() {
+        let server = Server::local(|stream, _| stream.receive(PATTERN, 0, 10));
+        drop(Stream::connect(server.address()).unwrap());
+        await_that("the connection", || server.accepted() == 1);
+        server.settle();
+    }
+}
