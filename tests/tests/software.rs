@@ -59,7 +59,7 @@ fn redis(kind: Kind) {
             "-t",
             "set,get,lrange_100",
             "-n",
-            "10000",
+            "4000",
             "-q",
         ];
         let said = output(
