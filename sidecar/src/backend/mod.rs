@@ -9,6 +9,7 @@ pub mod choice;
 pub mod completion;
 pub mod epoll;
 pub mod errno;
+pub mod inject;
 pub mod listen;
 pub mod pool;
 pub mod ring;
