@@ -39,10 +39,12 @@ pub const GATHER_MOST: usize = 32;
 /// started, save the bytes of its chunks, which stay the caller's until the send's completion.
 #[derive(Debug)]
 pub enum Operation<'a> {
-    /// Accept connections until cancelled: many completions.
+    /// Accept connections: one, or until cancelled with many completions.
     Accept {
         /// A listening socket.
         listener: SocketId,
+        /// Only one, so that a limit which is near is not passed.
+        once: bool,
     },
     /// Connect a socket to an address: one completion.
     Connect {

@@ -60,7 +60,7 @@ struct Watched {
     readiness: Readiness,
     /// The other end has sent its last byte: a short read does not mean that nothing is left to read.
     at_end: bool,
-    accept: Option<Token>,
+    accept: Option<(Token, bool)>,
     connect: Option<Token>,
     receive: Option<(Token, u32)>,
     send: Option<(Token, Vec<Chunk>)>,
@@ -145,10 +145,14 @@ impl Epoll {
     fn try_accept(&mut self, fd: i32) {
         for _ in 0..ACCEPTS_PER_TURN {
             let socket = &mut self.sockets[fd as usize];
-            let Some(token) = socket.accept.filter(|_| socket.readiness.readable) else {
+            let Some((token, once)) = socket.accept.filter(|_| socket.readiness.readable) else {
                 return;
             };
             match calls::accept(SocketId(fd)) {
+                Ok(client) if once => {
+                    socket.accept = None;
+                    return self.finish(token, Event::Accepted(client));
+                }
                 Ok(client) => self.goes_on(token, Event::Accepted(client)),
                 Err(Errno(libc::EAGAIN)) => {
                     socket.readiness.readable = false;
@@ -271,7 +275,7 @@ impl Epoll {
 
     fn cancel(&mut self, target: Token) {
         let holds = |socket: &Watched| match target.kind() {
-            OperationKind::Accept => socket.accept == Some(target),
+            OperationKind::Accept => socket.accept.is_some_and(|(token, _)| token == target),
             OperationKind::Connect => socket.connect == Some(target),
             OperationKind::Receive => socket.receive.is_some_and(|(token, _)| token == target),
             OperationKind::Send => socket
@@ -326,9 +330,9 @@ impl Backend for Epoll {
         }
         self.in_flight += 1;
         match operation {
-            Operation::Accept { listener } => {
+            Operation::Accept { listener, once } => {
                 sockets::set_non_blocking(listener, true);
-                self.watched(listener.0).accept = Some(token);
+                self.watched(listener.0).accept = Some((token, once));
                 self.make_runnable(listener.0);
             }
             Operation::Connect { socket, address } => match calls::connect(socket, address) {

@@ -80,7 +80,13 @@ impl Arena {
     }
 }
 
-pub(super) fn accept(listener: RawFd) -> Entry {
+pub(super) fn accept(listener: RawFd, once: bool) -> Entry {
+    if once {
+        let (address, length) = (std::ptr::null_mut(), std::ptr::null_mut());
+        return opcode::Accept::new(Fd(listener), address, length)
+            .flags(libc::SOCK_CLOEXEC)
+            .build();
+    }
     opcode::AcceptMulti::new(Fd(listener))
         .flags(libc::SOCK_CLOEXEC)
         .build()

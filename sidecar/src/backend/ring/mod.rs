@@ -141,7 +141,11 @@ impl Backend for Ring {
     fn start(&mut self, token: Token, operation: Operation<'_>) {
         let place = self.place();
         let entry = match operation {
-            Operation::Accept { listener } => entries::accept(listener.0),
+            Operation::Accept { listener, once } => {
+                // It may come from a worker whose backend wants it otherwise.
+                sockets::set_non_blocking(listener, false);
+                entries::accept(listener.0, once)
+            }
             Operation::Connect { socket, address } => self.arena.connect(place, socket.0, address),
             Operation::Receive {
                 socket,

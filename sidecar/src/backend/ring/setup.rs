@@ -83,7 +83,7 @@ pub(super) struct Made {
 
 /// Builds, restricts, enables and tries a ring.
 pub(super) fn make(pool: &mut Pool) -> Result<Made, SetupError> {
-    let mut ring = build()?;
+    let ring = build()?;
     // Saves looking the descriptor up in each call; where it is refused the call works by the descriptor.
     let _ = ring.submitter().register_ring_fd();
     let buffers = Buffers::register(&ring)
@@ -227,7 +227,10 @@ pub(super) fn prewarm(ring: &mut IoUring, operations: u32) -> u32 {
     let mut made = 0;
     while made < operations {
         for _ in 0..batch {
-            push(ring, &opcode::PollAdd::new(Fd(silent.fd()), libc::POLLIN as u32).build());
+            push(
+                ring,
+                &opcode::PollAdd::new(Fd(silent.fd()), libc::POLLIN as u32).build(),
+            );
         }
         let refused = wait(ring, 0, None).is_err() || !ring.submission().is_empty();
         made += batch - ring.submission().len() as u32;
