@@ -1,1 +1,42 @@
 //! What the behaviour tests share: namespaces, processes and traffic, each cleaned up when dropped.
+//!
+//! Everything here waits for events with a bound, fails with a sentence, and leaves nothing behind.
+
+mod configuration;
+pub mod http;
+pub mod metrics;
+pub mod namespace;
+pub mod processes;
+pub mod reference;
+pub mod relay;
+pub mod skip;
+pub mod traffic;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a test waits for what should come soon. Far above what it takes, so that a slow machine fails nothing.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Asks `probe` until it gives something, for what no event tells (another process's state). Panics after
+/// [`PATIENCE`] with `what`.
+#[track_caller]
+pub fn await_some<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(
+            begin.elapsed() < PATIENCE,
+            "waited {PATIENCE:?} in vain for {what}"
+        );
+        thread::sleep(Duration::from_millis(3));
+    }
+}
+
+/// Waits until `holds`, as [`await_some`] does.
+#[track_caller]
+pub fn await_that(what: &str, mut holds: impl FnMut() -> bool) {
+    await_some(what, || holds().then_some(()));
+}

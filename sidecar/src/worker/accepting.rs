@@ -50,6 +50,7 @@ impl<B: Backend> Worker<B> {
         listener: Arc<ListenSocket>,
         of_worker: usize,
     ) {
+        self.load_changed = true;
         self.listeners.insert(Listening {
             relay,
             listener,
@@ -240,12 +241,11 @@ impl<B: Backend> Worker<B> {
             // The client was gone before it was accepted, or the accept was cancelled: the next one, if any.
             _ => {}
         }
-        if !completion.more {
-            self.steer_accepts();
-        }
+        self.load_changed |= !completion.more;
     }
 
     fn open(&mut self, client: SocketId, relay: Arc<Relay>) {
+        self.load_changed = true;
         let shared = &self.surroundings.shared;
         if let Some(rate) = self.gate.rate() {
             shared.spend(rate, 1, self.now);

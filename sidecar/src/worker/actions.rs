@@ -51,10 +51,6 @@ impl<B: Backend> Worker<B> {
             return true;
         };
         connection.is_dirty = false;
-        if connection.flow.is_splicing() && !connection.is_streaming {
-            connection.is_streaming = true;
-            self.streams.push(id);
-        }
         if connection.flow.is_starved(view) && !connection.is_starved {
             connection.is_starved = true;
             self.starved.push(id);
@@ -187,6 +183,7 @@ impl<B: Backend> Worker<B> {
                 self.surroundings.stats.access_log_dropped.add(1);
             }
         }
+        self.load_changed = true;
         self.timers.cancel(id.slot);
         self.return_pipes(&mut connection);
         for side in Side::BOTH {

@@ -83,7 +83,11 @@ impl<B: Backend> Worker<B> {
                 flow.on_send_failed(side.other(), Errno(libc::ECANCELED), now)
             }
             (OperationKind::Poll, Event::Ready(readiness)) => {
-                flow.on_ready(side, Some(readiness), more)
+                flow.on_ready(side, Some(readiness), more);
+                if !connection.is_streaming {
+                    connection.is_streaming = true;
+                    self.streams.push(id);
+                }
             }
             (OperationKind::Poll, _) => flow.on_ready(side, None, more),
             (_, Event::Connected) => return self.on_connected(id),

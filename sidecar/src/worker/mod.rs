@@ -100,6 +100,8 @@ pub struct Worker<B: Backend> {
     ladder: Ladder,
     readiness: Readiness,
     pressed: submitting::Pressed,
+    /// A connection was opened or closed, or the pool ran short, since the gate was last asked.
+    load_changed: bool,
 
     now: Time,
     finish_by: Option<Time>,
@@ -162,6 +164,7 @@ impl<B: Backend> Worker<B> {
             ladder: Ladder::new(limits.ladder),
             readiness: Readiness::new(limits.readiness),
             pressed: submitting::Pressed::default(),
+            load_changed: true,
             now,
             finish_by: None,
             limits,
@@ -188,6 +191,7 @@ impl<B: Backend> Worker<B> {
         let more = self.reap();
         self.expire_timers();
         self.decide();
+        self.act_on_dirty();
         self.pump_streams();
         self.act_on_dirty();
         self.give_back_chunks();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{Exit, HEARTBEAT, Worker};
 use crate::backend::{Backend, Entered, Outcome};
+use crate::pressure::gate::GateState;
 use crate::pressure::readiness::Verdict;
 use crate::pressure::shed::{Pushback, Rung};
 use crate::time::Time;
@@ -29,12 +30,18 @@ impl<B: Backend> Worker<B> {
     /// Decides about load, by the time and by what the last turns met.
     pub(super) fn decide(&mut self) {
         let calm = self.backoff.attempt() == 0 && self.ladder.rung() == Rung::Calm;
-        if !calm || self.now >= self.pressed.judge_at {
+        let is_due = !calm || self.now >= self.pressed.judge_at;
+        if is_due {
             self.pressed.judge_at = self.now.saturating_add(JUDGE_EVERY);
             self.judge();
         }
-        self.relieve();
-        self.decide_accepting();
+        if is_due || self.shortage.is_some() || !self.starved.is_empty() {
+            self.relieve();
+        }
+        if is_due || self.load_changed || self.gate.state() != GateState::Open {
+            self.load_changed = false;
+            self.decide_accepting();
+        }
     }
 
     fn judge(&mut self) {

@@ -1,0 +1,546 @@
+//! The relay under test: started with what a test asks for, asked what it sees, ended when dropped.
+//!
+//! It is the one place that knows how `ringside relay` is started and where its admin port is. `Kind::Reference`
+//! runs HAProxy in its place; then there are no metrics, and checks of them hold by themselves.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::thread;
+use std::time::Duration;
+
+use ringside::backend::inject::{self, Denial, Injector, Syscalls};
+use serde_json::{Value, json};
+
+use crate::configuration;
+use crate::http::{self, Answer};
+use crate::metrics::Metrics;
+use crate::processes::{Process, await_listening, installed};
+use crate::skip::build_folder;
+use crate::traffic::{Server, Stream};
+use crate::{PATIENCE, await_some, await_that, namespace, reference};
+
+/// Which relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Ringside on io_uring.
+    Ring,
+    /// Ringside on epoll.
+    Epoll,
+    /// Ringside, which chooses.
+    Auto,
+    /// HAProxy.
+    Reference,
+}
+
+impl Kind {
+    fn backend(self) -> &'static str {
+        match self {
+            Self::Ring => "ring",
+            Self::Epoll => "epoll",
+            Self::Auto => "auto",
+            Self::Reference => unreachable!("HAProxy takes no backend"),
+        }
+    }
+}
+
+/// Runs a test's `body` with one kind of relay in a namespace of its own; skipped where that relay is not installed.
+pub fn run_on(kind: Kind, test: &'static str, body: fn(Kind)) {
+    if kind != Kind::Reference || installed(test, &[reference::PROGRAM]) {
+        namespace::run(test, move || body(kind));
+    }
+}
+
+/// Makes each named function, which takes a [`Kind`], a test for each relay: `everywhere` ones for Ringside's two
+/// backends and for HAProxy, `ringside` ones for what HAProxy cannot or need not do.
+#[macro_export]
+macro_rules! instances {
+    (everywhere: [$($every:ident),* $(,)?], ringside: [$($own:ident),* $(,)?] $(,)?) => {
+        mod ring {
+            $($crate::instances!(@one Ring $every);)*
+            $($crate::instances!(@one Ring $own);)*
+        }
+        mod epoll {
+            $($crate::instances!(@one Epoll $every);)*
+            $($crate::instances!(@one Epoll $own);)*
+        }
+        mod reference {
+            $($crate::instances!(@one Reference $every);)*
+        }
+    };
+    (@one $kind:ident $name:ident) => {
+        #[test]
+        fn $name() {
+            let test = concat!(module_path!(), "::", stringify!($name));
+            $crate::relay::run_on($crate::relay::Kind::$kind, test, super::$name);
+        }
+    };
+}
+
+/// One way through the relay, as its configuration has it.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Its name.
+    pub name: String,
+    /// Where it listens; port 0 lets the kernel choose.
+    pub listen: String,
+    /// Where it leads.
+    pub target: String,
+    /// `None` or `V2`.
+    pub proxy_protocol: &'static str,
+}
+
+impl Route {
+    /// From a port of 127.0.0.1 to `target`.
+    pub fn new(name: &str, target: &str) -> Self {
+        let (name, target) = (name.to_owned(), target.to_owned());
+        Self {
+            name,
+            listen: "127.0.0.1:0".to_owned(),
+            target,
+            proxy_protocol: "None",
+        }
+    }
+
+    /// Listening somewhere else.
+    #[must_use]
+    pub fn listening(mut self, listen: &str) -> Self {
+        listen.clone_into(&mut self.listen);
+        self
+    }
+
+    /// With a PROXY protocol header of version 2.
+    #[must_use]
+    pub fn with_proxy_header(mut self) -> Self {
+        self.proxy_protocol = "V2";
+        self
+    }
+
+    fn json(&self) -> Value {
+        let Self {
+            name,
+            listen,
+            target,
+            proxy_protocol,
+        } = self;
+        json!({"name": name, "listen": listen, "target": target, "proxyProtocol": proxy_protocol})
+    }
+}
+
+/// What to start. One worker unless said otherwise.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    kind: Kind,
+    routes: Vec<Route>,
+    settings: Value,
+    workers: u32,
+    descriptors: Option<u32>,
+    watched: Option<Syscalls>,
+    denial: Option<Denial>,
+    under: Vec<OsString>,
+    mounted: bool,
+}
+
+impl Setup {
+    /// A relay with the built-in settings and no route.
+    pub fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            routes: Vec::new(),
+            settings: json!({}),
+            workers: 1,
+            descriptors: None,
+            watched: None,
+            denial: None,
+            under: Vec::new(),
+            mounted: false,
+        }
+    }
+
+    /// With a route `web` to a server of the test.
+    #[must_use]
+    pub fn to(self, server: &Server) -> Self {
+        self.route(Route::new("web", &server.target()))
+    }
+
+    /// With another route.
+    #[must_use]
+    pub fn route(mut self, route: Route) -> Self {
+        self.routes.push(route);
+        self
+    }
+
+    /// With these settings, as the document's `settings` takes them.
+    #[must_use]
+    pub fn settings(mut self, settings: Value) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// With so many workers.
+    #[must_use]
+    pub fn workers(mut self, workers: u32) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// With a descriptor limit.
+    #[must_use]
+    pub fn descriptors(mut self, limit: u32) -> Self {
+        self.descriptors = Some(limit);
+        self
+    }
+
+    /// Under the fault injector.
+    #[must_use]
+    pub fn watched(mut self, syscalls: Syscalls) -> Self {
+        self.watched = Some(syscalls);
+        self
+    }
+
+    /// Under a filter that denies.
+    #[must_use]
+    pub fn denied(mut self, denial: Denial) -> Self {
+        self.denial = Some(denial);
+        self
+    }
+
+    /// Started by this command line, which must replace itself by the relay or stay in its background.
+    #[must_use]
+    pub fn under<S: Into<OsString>>(mut self, command: impl IntoIterator<Item = S>) -> Self {
+        self.under = command.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// With the configuration reached through the two symlinks of a mounted ConfigMap.
+    #[must_use]
+    pub fn mounted(mut self) -> Self {
+        self.mounted = true;
+        self
+    }
+
+    /// The configuration document.
+    pub fn document(&self) -> Value {
+        json!({
+            "relays": self.routes.iter().map(Route::json).collect::<Vec<_>>(),
+            "settings": self.settings,
+            "admin": "127.0.0.1:0",
+            "backend": self.kind.backend(),
+            "workers": self.workers,
+        })
+    }
+
+    /// The command, its files in `folder`, and where it will listen if that is known.
+    fn prepare(&self, folder: &Path) -> (Command, Vec<SocketAddr>) {
+        let (inner, addresses) = match self.kind {
+            Kind::Reference => reference::prepare(folder, &self.routes),
+            _ => {
+                let config = folder.join(configuration::FILE);
+                fs::write(&config, self.document().to_string())
+                    .expect("a configuration is written");
+                let mut command = Command::new(program());
+                command.arg("relay").arg("--config").arg(config);
+                command
+                    .arg("--admin-port-file")
+                    .arg(folder.join("admin-port"));
+                (command, Vec::new())
+            }
+        };
+        let mut words: Vec<OsString> = self.under.clone();
+        if let Some(limit) = self.descriptors {
+            let shell = format!("ulimit -n {limit}; exec \"$@\"");
+            words.extend(["/bin/sh", "-c", &shell, "sh"].map(OsString::from));
+        }
+        words.push(inner.get_program().to_owned());
+        words.extend(inner.get_args().map(ToOwned::to_owned));
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        if let Some(denial) = self.denial {
+            inject::deny(&mut command, denial).unwrap_or_else(|error| panic!("{error}"));
+        }
+        (command, addresses)
+    }
+
+    fn launch(&self) -> (Process, Vec<SocketAddr>) {
+        let mut addresses = Vec::new();
+        let process = Process::start_watched("the relay", self.watched, |folder| {
+            let (command, known) = self.prepare(folder);
+            addresses = known;
+            command
+        });
+        (process, addresses)
+    }
+
+    /// Starts it and waits until it is ready.
+    #[track_caller]
+    pub fn start(self) -> Relay {
+        let (mut process, addresses) = self.launch();
+        if self.kind == Kind::Reference {
+            for address in &addresses {
+                await_listening(*address);
+            }
+            let listening = self
+                .routes
+                .iter()
+                .map(|route| route.name.clone())
+                .zip(addresses)
+                .collect();
+            return Relay {
+                setup: self,
+                process,
+                admin: None,
+                listening,
+            };
+        }
+        let file = process.folder().join("admin-port");
+        let admin = await_some("the relay's admin port", || {
+            let ended = process.ended();
+            assert!(
+                ended.is_none(),
+                "the relay ended ({ended:?}) before it was ready"
+            );
+            fs::read_to_string(&file).ok()?.trim().parse().ok()
+        });
+        let mut relay = Relay {
+            setup: self,
+            process,
+            admin: Some(admin),
+            listening: Vec::new(),
+        };
+        await_that("the relay to be ready", || relay.ready());
+        relay.look();
+        relay
+    }
+
+    /// Starts it and waits until it has ended, as it must; returns how, and what it said.
+    #[track_caller]
+    pub fn start_in_vain(self) -> (ExitStatus, String) {
+        let (mut process, _) = self.launch();
+        let status = process.await_end();
+        (status, process.log())
+    }
+}
+
+/// The relay's program, which cargo puts beside the tests' own.
+pub fn program() -> PathBuf {
+    let path = build_folder().join("ringside");
+    assert!(
+        path.is_file(),
+        "there is no {}: run `cargo build -p ringside` first, or `make test`",
+        path.display()
+    );
+    path
+}
+
+/// A running relay.
+#[derive(Debug)]
+pub struct Relay {
+    setup: Setup,
+    process: Process,
+    admin: Option<SocketAddr>,
+    listening: Vec<(String, SocketAddr)>,
+}
+
+impl Relay {
+    /// Asks again where its routes listen, as after a reload.
+    #[track_caller]
+    pub fn look(&mut self) {
+        let status = self.status();
+        let relays = status["relays"]
+            .as_array()
+            .unwrap_or_else(|| panic!("/statusz names no relays: {status}"));
+        let listening = relays.iter().flat_map(|relay| {
+            let name = relay["name"].as_str().unwrap_or_default();
+            let addresses = relay["listen"].as_array().cloned().unwrap_or_default();
+            addresses
+                .into_iter()
+                .filter_map(move |text| Some((name.to_owned(), text.as_str()?.parse().ok()?)))
+        });
+        self.listening = listening.collect();
+    }
+
+    /// The process.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// The process, to wait for its end.
+    pub fn process_mut(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// What orders its faults.
+    pub fn injector(&self) -> &Injector {
+        self.process.injector()
+    }
+
+    /// Where route `name` listens.
+    #[track_caller]
+    pub fn address_of(&self, name: &str) -> SocketAddr {
+        let found = self.listening.iter().find(|(found, _)| found == name);
+        let Some(&(_, mut address)) = found else {
+            panic!("route `{name}` listens nowhere: {:?}", self.listening)
+        };
+        if address.ip().is_unspecified() {
+            address.set_ip(if address.is_ipv6() {
+                [0, 0, 0, 0, 0, 0, 0, 1].into()
+            } else {
+                [127, 0, 0, 1].into()
+            });
+        }
+        address
+    }
+
+    /// Where the first route listens.
+    #[track_caller]
+    pub fn address(&self) -> SocketAddr {
+        self.address_of(&self.setup.routes[0].name)
+    }
+
+    /// Connects to the first route.
+    #[track_caller]
+    pub fn connect(&self) -> Stream {
+        self.connect_to(self.address())
+    }
+
+    /// Connects to an address of the relay.
+    #[track_caller]
+    pub fn connect_to(&self, address: SocketAddr) -> Stream {
+        Stream::connect(address)
+            .unwrap_or_else(|error| panic!("no connection to the relay at {address}: {error}"))
+    }
+
+    /// Whether it has an admin port, with metrics to check.
+    pub fn tells(&self) -> bool {
+        self.admin.is_some()
+    }
+
+    /// The admin port's answer.
+    ///
+    /// # Errors
+    /// No connection, as when it has ended.
+    pub fn admin(&self, method: &str, path: &str) -> io::Result<Answer> {
+        http::ask(
+            self.admin.expect("only Ringside has an admin port"),
+            method,
+            path,
+            "",
+        )
+    }
+
+    /// Whether `/readyz` says so.
+    pub fn ready(&self) -> bool {
+        self.admin("GET", "/readyz")
+            .is_ok_and(|answer| answer.status == 200)
+    }
+
+    /// `/statusz`.
+    #[track_caller]
+    pub fn status(&self) -> Value {
+        let answer = self
+            .admin("GET", "/statusz")
+            .expect("the admin port answers");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        serde_json::from_str(&answer.body)
+            .unwrap_or_else(|error| panic!("/statusz is no JSON ({error}): {answer:?}"))
+    }
+
+    /// A scrape.
+    #[track_caller]
+    pub fn metrics(&self) -> Metrics {
+        let answer = self
+            .admin("GET", "/metrics")
+            .expect("the admin port answers");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        Metrics::parse(&answer.body)
+    }
+
+    /// The sum of `ringside_NAME` over all samples with these labels.
+    #[track_caller]
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let name = format!("ringside_{name}");
+        let metrics = self.metrics();
+        assert!(metrics.has(&name), "there is no metric {name}");
+        metrics.sum(&name, labels)
+    }
+
+    /// Waits until `holds` of a metric.
+    #[track_caller]
+    pub fn await_metric(&self, name: &str, labels: &[(&str, &str)], holds: impl Fn(f64) -> bool) {
+        if self.tells() {
+            await_that(&format!("{name}{labels:?} to be as it should"), || {
+                holds(self.metric(name, labels))
+            });
+        }
+    }
+
+    /// Waits until `count` connections have ended for `reason`, and checks that it is not more.
+    #[track_caller]
+    pub fn expect_closed(&self, reason: &str, count: u32) {
+        if self.tells() {
+            let labels = [("reason", reason)];
+            self.await_metric("connections_closed_total", &labels, |value| {
+                value >= f64::from(count)
+            });
+            assert_eq!(
+                self.metric("connections_closed_total", &labels),
+                f64::from(count),
+                "ended as {reason}"
+            );
+        }
+    }
+
+    /// Waits until no connection is open, and checks that every one of them has a counted reason.
+    #[track_caller]
+    pub fn settle(&self) {
+        if self.tells() {
+            self.await_metric("connections_open", &[], |open| open == 0.0);
+            let metrics = self.metrics();
+            let opened = metrics.sum("ringside_connections_opened_total", &[]);
+            let closed = metrics.sum("ringside_connections_closed_total", &[]);
+            assert_eq!(
+                opened, closed,
+                "connections opened, and ended with a reason"
+            );
+        }
+    }
+
+    /// Replaces the configuration by a changed setup, at once as `mv` does.
+    #[track_caller]
+    pub fn reconfigure(&mut self, change: impl FnOnce(Setup) -> Setup) {
+        self.setup = change(self.setup.clone());
+        let text = self.setup.document().to_string();
+        self.write_config(&text);
+    }
+
+    /// Replaces the configuration by any text, at once as `mv` does.
+    #[track_caller]
+    pub fn write_config(&self, text: &str) {
+        configuration::write(self.process.folder(), self.setup.mounted, text);
+    }
+
+    /// The CPU time that it used during `body`, and what `body` returned.
+    #[track_caller]
+    pub fn cpu_during<T>(&self, body: impl FnOnce() -> T) -> (Duration, T) {
+        let before = self.process.cpu();
+        let result = body();
+        (self.process.cpu().saturating_sub(before), result)
+    }
+
+    /// Waits until no byte has moved in the relay for a moment, as when everything is stalled. `moved` tells how
+    /// many have.
+    pub fn await_still(&self, mut moved: impl FnMut() -> u64) {
+        let mut last = moved();
+        await_that("traffic to come to a standstill", || {
+            // Standing still is the absence of events: only time can tell.
+            thread::sleep(PATIENCE / 100);
+            let now = moved();
+            let still = now == last;
+            last = now;
+            still
+        });
+    }
+}

@@ -1,0 +1,315 @@
+//! Limits reached: never a crash, a spin, a leak, or one connection's trouble becoming another's.
+
+use std::io::Read;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ringside_tests::await_that;
+use ringside_tests::relay::{Kind, Setup};
+use ringside_tests::traffic::{Pattern, Server, Stream, Trouble, echo};
+use serde_json::{Value, json};
+
+ringside_tests::instances! {
+    everywhere: [
+        stalled_consumers_beside_a_fast_one,
+        stalled_servers_beside_a_fast_one,
+    ],
+    ringside: [
+        few_descriptors,
+        a_pool_far_too_small,
+        a_pool_of_one_buffer,
+        as_many_connections_as_allowed,
+        as_many_a_second_as_allowed,
+    ],
+}
+
+const FAST: Pattern = Pattern::new(7);
+const STALLED: usize = 150;
+
+/// Bytes that each side's kernel may hold of a stalled stream, so that 150 of them do not fill the machine.
+const KERNEL_BYTES: usize = 64 << 10;
+
+/// The first byte of a connection says what it is for.
+fn choosing(
+    moved: Arc<AtomicU64>,
+    hold: Arc<RwLock<()>>,
+) -> impl Fn(&Stream, u64) -> Result<(), Trouble> {
+    move |stream, number| {
+        let mut kind = [0];
+        let mut io = stream;
+        let trouble = |source| Trouble::Io {
+            doing: "being told what to do",
+            after: 0,
+            source,
+        };
+        io.read_exact(&mut kind).map_err(trouble)?;
+        stream
+            .socket()
+            .set_send_buffer_size(KERNEL_BYTES)
+            .map_err(trouble)?;
+        match kind[0] {
+            // Sends for as long as anyone takes it.
+            b's' => {
+                for piece in 0.. {
+                    if stream
+                        .send(FAST, piece << 14, (piece + 1) << 14, 1 << 14)
+                        .is_err()
+                    {
+                        break;
+                    }
+                    moved.fetch_add(1 << 14, Ordering::Relaxed);
+                }
+                Ok(())
+            }
+            // Takes nothing until the test lets it, and then whatever there is.
+            b'n' => {
+                drop(hold.read());
+                stream.await_gone()
+            }
+            _ => echo(stream, number),
+        }
+    }
+}
+
+fn say(stream: &Stream, what: u8) {
+    let mut io = stream;
+    std::io::Write::write_all(&mut io, &[what]).unwrap();
+}
+
+/// A connection beside others must be as quick as if it were alone, within what a small machine can do.
+#[track_caller]
+fn assert_fast(stream: &Stream) {
+    say(stream, b'e');
+    let mut times: Vec<Duration> = (0..300)
+        .map(|ping| {
+            let begin = Instant::now();
+            stream
+                .ping(FAST, ping * 64, ping * 64 + 64)
+                .unwrap_or_else(|trouble| panic!("ping {ping}: {trouble}"));
+            begin.elapsed()
+        })
+        .collect();
+    times.sort();
+    assert!(
+        times[150] < Duration::from_millis(20),
+        "the median ping took {:?}",
+        times[150]
+    );
+    assert!(
+        times[299] < Duration::from_secs(1),
+        "the slowest ping took {:?}",
+        times[299]
+    );
+    let begin = Instant::now();
+    stream
+        .exchange(FAST, FAST, 300 * 64..8 << 20, 64 << 10)
+        .unwrap();
+    assert!(
+        begin.elapsed() < Duration::from_secs(10),
+        "8 MiB took {:?}",
+        begin.elapsed()
+    );
+}
+
+fn stalled_consumers_beside_a_fast_one(kind: Kind) {
+    let moved = Arc::new(AtomicU64::new(0));
+    let server = Server::local(choosing(Arc::clone(&moved), Arc::default()));
+    let relay = Setup::new(kind).to(&server).start();
+    let stalled: Vec<Stream> = (0..STALLED)
+        .map(|_| {
+            let stream = relay.connect();
+            stream.socket().set_recv_buffer_size(KERNEL_BYTES).unwrap();
+            say(&stream, b's');
+            stream
+        })
+        .collect();
+    await_that("the server to have them all", || {
+        server.accepted() == STALLED as u64
+    });
+    relay.await_still(|| moved.load(Ordering::Relaxed));
+    assert!(moved.load(Ordering::Relaxed) > 0);
+
+    let (cpu, ()) = relay.cpu_during(|| thread::sleep(Duration::from_secs(1)));
+    assert!(
+        cpu < Duration::from_millis(200),
+        "with everything stalled a second cost {cpu:?} of CPU"
+    );
+    assert_fast(&relay.connect());
+
+    // Nothing of what waited was lost.
+    for (number, stream) in stalled.iter().enumerate().step_by(10) {
+        stream
+            .receive(FAST, 0, 1 << 20)
+            .unwrap_or_else(|trouble| panic!("stalled {number}: {trouble}"));
+    }
+    for stream in stalled {
+        stream.reset().unwrap();
+    }
+    relay.settle();
+}
+
+fn stalled_servers_beside_a_fast_one(kind: Kind) {
+    let hold = Arc::new(RwLock::new(()));
+    let held = hold.write();
+    let server = Server::local(choosing(Arc::default(), Arc::clone(&hold)));
+    let relay = Setup::new(kind).to(&server).start();
+    let stalled: Vec<Stream> = (0..STALLED)
+        .map(|_| {
+            let stream = relay.connect();
+            stream.socket().set_send_buffer_size(KERNEL_BYTES).unwrap();
+            say(&stream, b'n');
+            stream
+        })
+        .collect();
+    await_that("the server to have them all", || {
+        server.accepted() == STALLED as u64
+    });
+    for stream in &stalled {
+        stream.set_patience(Duration::from_millis(20)).unwrap();
+        // It takes some, and then no more.
+        let stall = stream.send(FAST, 0, 1 << 40, 1 << 14);
+        assert!(
+            stall.is_err(),
+            "a server that takes nothing took everything"
+        );
+    }
+    assert_fast(&relay.connect());
+    for stream in stalled {
+        stream.reset().unwrap();
+    }
+    drop(held);
+    server.settle();
+    relay.settle();
+}
+
+fn few_descriptors(kind: Kind) {
+    const CLIENTS: u64 = 100;
+    let server = Server::local(echo);
+    let relay = Setup::new(kind).to(&server).descriptors(64).start();
+    let streams: Vec<Stream> = (0..CLIENTS).map(|_| relay.connect()).collect();
+    for (seed, stream) in (0..).zip(&streams) {
+        stream.send(Pattern::new(seed), 0, 64, 64).unwrap();
+    }
+    relay.await_still(|| server.accepted());
+    let served = server.accepted();
+    assert!(
+        (2..=32).contains(&served),
+        "64 descriptors served {served} connections at once"
+    );
+    assert!(relay.process().descriptors() <= 64);
+    relay.await_metric(
+        "accept_pauses_total",
+        &[("reason", "descriptors")],
+        |pauses| pauses >= 1.0,
+    );
+    let (cpu, ()) = relay.cpu_during(|| thread::sleep(Duration::from_secs(1)));
+    assert!(
+        cpu < Duration::from_millis(200),
+        "a second at the limit cost {cpu:?} of CPU"
+    );
+
+    // As some leave, others come in; nobody who waited is turned away.
+    thread::scope(|scope| {
+        for (seed, stream) in (0..).zip(streams) {
+            scope.spawn(move || {
+                let came = stream.receive(Pattern::new(seed), 0, 64);
+                came.unwrap_or_else(|trouble| panic!("client {seed}: {trouble}"));
+            });
+        }
+    });
+    relay.expect_closed("finished", CLIENTS as u32);
+    relay.settle();
+    server.settle();
+}
+
+fn crowd(kind: Kind, settings: Value) {
+    const CLIENTS: u64 = 64;
+    const BYTES: u64 = 1 << 20;
+    let server = Server::local(echo);
+    let relay = Setup::new(kind).to(&server).settings(settings).start();
+    thread::scope(|scope| {
+        for seed in 0..CLIENTS {
+            let relay = &relay;
+            scope.spawn(move || {
+                let (stream, pattern) = (relay.connect(), Pattern::new(seed));
+                let result = stream.exchange(pattern, pattern, 0..BYTES, 100_000);
+                result.unwrap_or_else(|trouble| panic!("client {seed}: {trouble}"));
+            });
+        }
+    });
+    relay.expect_closed("finished", CLIENTS as u32);
+    relay.settle();
+    server.settle();
+}
+
+fn a_pool_far_too_small(kind: Kind) {
+    crowd(
+        kind,
+        json!({"buffers": {"pool": "64Ki", "perDirection": "4Ki"}}),
+    );
+}
+
+fn a_pool_of_one_buffer(kind: Kind) {
+    crowd(
+        kind,
+        json!({"buffers": {"pool": "64Ki", "perDirection": "64Ki", "pipes": 0}}),
+    );
+}
+
+fn as_many_connections_as_allowed(kind: Kind) {
+    let server = Server::local(echo);
+    let relay = Setup::new(kind)
+        .to(&server)
+        .settings(json!({"accept": {"maxConnections": 10}}))
+        .start();
+    let streams: Vec<Stream> = (0..40).map(|_| relay.connect()).collect();
+    for stream in &streams {
+        stream.send(FAST, 0, 64, 64).unwrap();
+    }
+    relay.await_still(|| server.accepted());
+    let served = server.accepted();
+    assert!(
+        (8..=10).contains(&served),
+        "{served} connections were let in, of 10 that may be"
+    );
+    assert_eq!(relay.metric("connections_open", &[]), served as f64);
+    relay.await_metric("accept_paused", &[], |paused| paused > 0.0);
+    assert!(relay.metric("accept_pauses_total", &[("reason", "connections")]) >= 1.0);
+    for (number, stream) in streams.into_iter().enumerate() {
+        stream
+            .receive(FAST, 0, 64)
+            .unwrap_or_else(|trouble| panic!("client {number}: {trouble}"));
+    }
+    relay.expect_closed("finished", 40);
+    relay.await_metric("accept_paused", &[], |paused| paused == 0.0);
+    relay.settle();
+}
+
+fn as_many_a_second_as_allowed(kind: Kind) {
+    let server = Server::local(echo);
+    let relay = Setup::new(kind)
+        .to(&server)
+        .settings(json!({"accept": {"maxPerSecond": 20}}))
+        .start();
+    let begin = Instant::now();
+    // One second's worth may come at once; the rest takes two more.
+    let streams: Vec<Stream> = (0..60).map(|_| relay.connect()).collect();
+    for stream in &streams {
+        stream.ping(FAST, 0, 64).unwrap();
+    }
+    let took = begin.elapsed();
+    assert!(
+        took >= Duration::from_millis(1_800),
+        "60 connections at 20 a second took {took:?}"
+    );
+    assert!(
+        took <= Duration::from_secs(10),
+        "60 connections at 20 a second took {took:?}"
+    );
+    assert!(relay.metric("accept_pauses_total", &[("reason", "rate")]) >= 1.0);
+    drop(streams);
+    relay.expect_closed("finished", 60);
+    relay.settle();
+}

@@ -1,0 +1,44 @@
+//! Signals: every wait may end early, and it means nothing.
+
+use ringside_tests::relay::{Kind, Setup};
+
+use crate::load::{Load, echoing};
+
+ringside_tests::instances! {
+    everywhere: [stopped_and_continued_all_the_time],
+    ringside: [signals_without_a_meaning],
+}
+
+/// Stopping and going on interrupts every system call that waits, without a handler.
+fn stopped_and_continued_all_the_time(kind: Kind) {
+    let server = echoing();
+    let relay = Setup::new(kind).to(&server).workers(2).start();
+    let load = Load::start(&relay, 12);
+    for round in 0..300 {
+        relay.process().signal(libc::SIGSTOP);
+        relay.process().signal(libc::SIGCONT);
+        if round % 10 == 0 {
+            load.await_rounds(1);
+        }
+    }
+    load.await_rounds(50);
+    assert_eq!(load.finish(), 0, "connections were ended early");
+    server.settle();
+    relay.expect_closed("finished", 12);
+    relay.settle();
+}
+
+/// A window's size and a child's end are nothing to a relay. Others, whose default is to end a process, are.
+fn signals_without_a_meaning(kind: Kind) {
+    let server = echoing();
+    let relay = Setup::new(kind).to(&server).start();
+    let load = Load::start(&relay, 8);
+    for _ in 0..2000 {
+        for signal in [libc::SIGWINCH, libc::SIGCHLD, libc::SIGURG, libc::SIGCONT] {
+            relay.process().signal(signal);
+        }
+    }
+    load.await_rounds(50);
+    assert_eq!(load.finish(), 0, "connections were ended early");
+    relay.settle();
+}

@@ -1,0 +1,184 @@
+//! Pushback that lasts: the relay sleeps through it, leaves its Service, comes back, and nothing is out of place.
+
+use std::time::{Duration, Instant};
+
+use ringside::backend::inject::{Errno, Syscalls};
+use ringside_tests::relay::{Kind, Relay, Setup};
+use ringside_tests::traffic::Pattern;
+use ringside_tests::{await_that, namespaced};
+use serde_json::json;
+
+use crate::load::{Load, echoing};
+
+const CLIENTS: u64 = 24;
+
+fn setup() -> Setup {
+    Setup::new(Kind::Ring)
+        .watched(Syscalls::Enters)
+        .settings(json!({
+            "readiness": {"unreadyAfter": "300ms", "recoverAfter": "1s"},
+            "timeouts": {"drain": "2s", "drainNotice": "0s"},
+        }))
+}
+
+/// All submissions fail for `time` under load, with `workers`.
+fn storm(time: Duration, workers: u32) {
+    let server = echoing();
+    let relay = setup().to(&server).workers(workers).start();
+    let load = Load::start(&relay, CLIENTS);
+    let log_before = relay.process().log().lines().count();
+
+    relay.injector().fail_for(time, Errno::EAGAIN);
+    let begin = Instant::now();
+    await_that("the relay to be unready", || !relay.ready());
+    assert!(
+        begin.elapsed() < time,
+        "it was unready only when the storm was over"
+    );
+    assert_eq!(
+        relay.admin("GET", "/livez").unwrap().status,
+        200,
+        "pressure is not death"
+    );
+    assert_sleeps(&relay, begin, time, workers);
+
+    // Served again at once, ready again after a quiet time.
+    let rounds = load.rounds();
+    await_that("answers after the storm", || {
+        load.rounds() > rounds + 2 * CLIENTS
+    });
+    let recovered = begin.elapsed().saturating_sub(time);
+    assert!(
+        recovered < Duration::from_secs(2),
+        "answers came {recovered:?} after the storm only"
+    );
+    await_that("the relay to be ready again", || relay.ready());
+    assert!(
+        begin.elapsed() >= time + Duration::from_millis(900),
+        "it was ready before it was quiet"
+    );
+
+    let ended = load.finish();
+    server.settle();
+    relay.settle();
+    let metric = |name, labels: &[(&str, &str)]| relay.metric(name, labels);
+    assert_eq!(
+        metric("connections_closed_total", &[("reason", "shed")]),
+        ended as f64,
+        "connections were ended early"
+    );
+    assert_eq!(metric("connections_closed_total", &[]), CLIENTS as f64);
+    assert_eq!(
+        metric("submissions_total", &[("outcome", "eagain")]),
+        relay.injector().counts().failed as f64
+    );
+    assert!(metric("stalls_total", &[]) >= 1.0);
+    assert!(metric("readiness_flips_total", &[]) >= 2.0);
+    assert_eq!(metric("accept_paused", &[]), 0.0);
+    let lines = relay.process().log().lines().count() - log_before;
+    assert!(lines < 40, "the storm made {lines} lines in the log");
+}
+
+/// In the middle of the storm nothing completes: the relay must wait, and try now and then.
+#[track_caller]
+fn assert_sleeps(relay: &Relay, begin: Instant, time: Duration, workers: u32) {
+    // What had been on the way has arrived by then.
+    let middle = time / 4;
+    await_that("the middle of the storm", || begin.elapsed() >= middle);
+    let before = relay.injector().counts();
+    let from = Instant::now();
+    let end = || begin.elapsed() >= time * 9 / 10;
+    let (cpu, ()) = relay.cpu_during(|| await_that("the storm's last moments", end));
+    let (after, seconds) = (relay.injector().counts(), from.elapsed().as_secs_f64());
+    let a_second = |count: u64| count as f64 / seconds / f64::from(workers);
+    let tries = a_second(after.failed - before.failed);
+    let enters = a_second(after.seen - before.seen);
+    assert!(
+        (1.0..=60.0).contains(&tries),
+        "a worker tried {tries:.0} times a second"
+    );
+    // Each try is followed by a wait.
+    assert!(
+        enters <= 130.0,
+        "a worker entered the kernel {enters:.0} times a second"
+    );
+    let share = cpu.as_secs_f64() / seconds;
+    assert!(
+        share < 0.1,
+        "the relay used {:.0} % of a CPU while it could do nothing",
+        share * 100.0
+    );
+}
+
+namespaced!(two_seconds_of_eagain, storm(Duration::from_secs(2), 1));
+
+namespaced!(ten_seconds_of_eagain, storm(Duration::from_secs(10), 1));
+
+namespaced!(
+    two_seconds_of_eagain_with_two_workers,
+    storm(Duration::from_secs(2), 2)
+);
+
+// Arrivals wait in the listener's backlog, and are served when it is over.
+namespaced!(clients_that_come_in_a_storm_are_served_after_it, {
+    let server = echoing();
+    let relay = setup().to(&server).start();
+    let mut load = Load::start(&relay, 4);
+    relay
+        .injector()
+        .fail_for(Duration::from_secs(2), Errno::EAGAIN);
+    await_that("the relay to be unready", || !relay.ready());
+    load.add(20);
+    await_that("all of them at the server", || server.accepted() >= 24);
+    load.await_rounds(100);
+    let ended = load.finish();
+    relay.settle();
+    assert_eq!(
+        relay.metric("connections_closed_total", &[("reason", "shed")]),
+        ended as f64
+    );
+});
+
+// Storm upon storm must not wear anything out.
+namespaced!(many_short_storms, {
+    let server = echoing();
+    let relay = setup().to(&server).start();
+    let load = Load::start(&relay, 8);
+    let mut failed = 0;
+    for _ in 0..20 {
+        relay
+            .injector()
+            .fail_for(Duration::from_millis(100), Errno::EAGAIN);
+        let counts = relay
+            .injector()
+            .wait_failed(failed + 1, Duration::from_secs(10));
+        assert!(counts.failed > failed, "the relay has stopped submitting");
+        load.await_rounds(16);
+        failed = relay.injector().counts().failed;
+    }
+    assert_eq!(load.finish(), 0, "connections were ended early");
+    relay.settle();
+});
+
+namespaced!(a_drain_in_a_storm_ends_at_its_limit, {
+    let server = echoing();
+    let mut relay = setup().to(&server).start();
+    let (stream, pattern) = (relay.connect(), Pattern::new(1));
+    stream.ping(pattern, 0, 100).unwrap();
+    relay
+        .injector()
+        .fail_for(Duration::from_secs(60), Errno::EAGAIN);
+    stream.send(pattern, 100, 200, 100).unwrap();
+    await_that("a failed submission", || {
+        relay.injector().counts().failed > 0
+    });
+    let begin = Instant::now();
+    relay.process().signal(libc::SIGTERM);
+    assert_eq!(relay.process_mut().await_end().code(), Some(0));
+    let took = begin.elapsed();
+    assert!(
+        took < Duration::from_secs(8),
+        "a drain with a limit of 2 s took {took:?}"
+    );
+    stream.await_gone().unwrap();
+});
