@@ -3,9 +3,20 @@
 //! Arrows go one way: `worker` uses `flow`, `pressure` and `backend`; `admin` reads what workers publish;
 //! `flow` and `pressure` know nobody and do no I/O.
 
+pub mod admin;
 pub mod backend;
+pub mod check;
 pub mod flow;
+pub mod logging;
 pub mod pressure;
+pub mod process;
+pub mod resolver;
 pub mod settings;
 pub mod time;
 pub mod worker;
+
+/// The version of this build.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The commit of this build; `unknown` where it was built without git.
+pub const COMMIT: &str = env!("RINGSIDE_COMMIT");

@@ -7,6 +7,7 @@
 
 pub mod choice;
 pub mod completion;
+pub mod descriptors;
 pub mod epoll;
 pub mod errno;
 pub mod inject;

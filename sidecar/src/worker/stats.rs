@@ -226,6 +226,12 @@ pub struct RelayStats {
 }
 
 impl RelayStats {
+    /// Connections that are open.
+    pub fn connections_open(&self) -> u64 {
+        let closed: u64 = self.closed.iter().map(Value::get).sum();
+        self.opened.get().saturating_sub(closed)
+    }
+
     /// Counts bytes passed on.
     pub fn relayed(&self, from: Side, bytes: u64) {
         self.relayed_bytes[from as usize].add(bytes);

@@ -2,7 +2,6 @@
 //!
 //! It owns the threads and the list of relays. It never touches a connection; workers are told by commands.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -50,13 +49,44 @@ pub struct RunningRelay {
     listeners: Vec<Arc<ListenSocket>>,
 }
 
+/// What the workers publish of one relay.
+#[derive(Debug, Clone)]
+pub struct RelayCounts {
+    /// The relay's name.
+    pub name: String,
+    /// By worker.
+    pub stats: Vec<Arc<RelayStats>>,
+}
+
+impl RelayCounts {
+    /// Connections that are open.
+    pub fn connections_open(&self) -> u64 {
+        self.stats
+            .iter()
+            .map(|stats| stats.connections_open())
+            .sum()
+    }
+}
+
+/// A worker's thread ended by a panic; its sentence is on standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the thread of worker {worker} panicked; its connections are lost")]
+pub struct WorkerPanicked {
+    /// Which worker.
+    pub worker: usize,
+}
+
 /// The workers of a process.
+#[derive(Debug)]
 pub struct Team {
     mailboxes: Arc<[Mailbox]>,
     shared: Arc<Shared>,
     stats: Vec<Arc<WorkerStats>>,
     reports: Vec<Arc<ArcSwap<BackendReport>>>,
     relays: Mutex<Vec<RunningRelay>>,
+    /// Also of relays that were removed, for as long as connections of theirs are open: counts of a name never
+    /// begin anew because its listener moved.
+    counted: Mutex<Vec<RelayCounts>>,
     settings: ArcSwap<Settings>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -119,16 +149,21 @@ impl Team {
             stats,
             reports,
             relays: Mutex::default(),
+            counted: Mutex::default(),
             settings: ArcSwap::from_pointee(options.settings),
             threads: Mutex::new(threads),
         })
     }
 
-    /// Begins to accept for a relay.
+    /// Begins to accept for a relay, whose target has these addresses at the moment.
     ///
     /// # Errors
     /// Its address cannot be listened on.
-    pub fn add(&self, wanted: &ringside_api::Relay) -> Result<RunningRelay, ListenError> {
+    pub fn add(
+        &self,
+        wanted: &ringside_api::Relay,
+        addresses: Vec<SockAddr>,
+    ) -> Result<RunningRelay, ListenError> {
         let settings = self.settings.load();
         let options: SocketOptions = socket_options(&settings);
         let listeners = listen::listen(
@@ -142,12 +177,10 @@ impl Team {
         let relay = Arc::new(Relay {
             name: wanted.name.clone(),
             target: ArcSwap::from_pointee(wanted.target.to_string()),
-            addresses: ArcSwap::from_pointee(fixed_addresses(&wanted.target)),
+            addresses: ArcSwap::from_pointee(addresses),
             proxy_protocol: AtomicBool::new(wanted.proxy_protocol == ProxyProtocol::V2),
             next_address: AtomicU32::new(0),
-            stats: (0..self.mailboxes.len())
-                .map(|_| Arc::new(RelayStats::default()))
-                .collect(),
+            stats: self.counts_of(&wanted.name),
         });
         let running = RunningRelay {
             relay: relay.clone(),
@@ -178,8 +211,41 @@ impl Team {
         true
     }
 
+    /// The counts of this name, which go on where the name is known already.
+    fn counts_of(&self, name: &str) -> Vec<Arc<RelayStats>> {
+        let running: Vec<String> = self
+            .lock_relays()
+            .iter()
+            .map(|running| running.relay.name.clone())
+            .collect();
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        // Names that come and go with each reload must not pile up.
+        counted.retain(|counts| {
+            counts.name == name || running.contains(&counts.name) || counts.connections_open() > 0
+        });
+        if let Some(known) = counted.iter().find(|counts| counts.name == name) {
+            return known.stats.clone();
+        }
+        let stats: Vec<_> = (0..self.mailboxes.len())
+            .map(|_| Arc::new(RelayStats::default()))
+            .collect();
+        counted.push(RelayCounts {
+            name: name.to_owned(),
+            stats: stats.clone(),
+        });
+        stats
+    }
+
+    /// What the workers publish of each relay, also of those that were removed while connections of theirs are open.
+    pub fn counted(&self) -> Vec<RelayCounts> {
+        self.counted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
     /// Changes where a relay's new connections go. Says whether there is one of this name.
-    pub fn retarget(&self, wanted: &ringside_api::Relay) -> bool {
+    pub fn retarget(&self, wanted: &ringside_api::Relay, addresses: Vec<SockAddr>) -> bool {
         let mut relays = self.lock_relays();
         let Some(running) = relays
             .iter_mut()
@@ -189,15 +255,24 @@ impl Team {
         };
         let relay = &running.relay;
         relay.target.store(Arc::new(wanted.target.to_string()));
-        relay
-            .addresses
-            .store(Arc::new(fixed_addresses(&wanted.target)));
+        relay.addresses.store(Arc::new(addresses));
         relay.proxy_protocol.store(
             wanted.proxy_protocol == ProxyProtocol::V2,
             Ordering::Relaxed,
         );
         running.wanted = wanted.clone();
         true
+    }
+
+    /// Gives these addresses to every relay that leads to `target` now.
+    pub fn give_addresses(&self, target: &Target, addresses: &[SockAddr]) {
+        // Under the lock, so that a relay which is led elsewhere meanwhile does not get them.
+        for running in self.lock_relays().iter() {
+            let has = &running.relay.addresses;
+            if running.wanted.target == *target && has.load().as_slice() != addresses {
+                has.store(Arc::new(addresses.to_vec()));
+            }
+        }
     }
 
     fn unlisten(&self, running: &RunningRelay) {
@@ -277,34 +352,34 @@ impl Team {
             .for_each(|mailbox| mailbox.send(Command::EndAll(reason)));
     }
 
+    /// How many workers have not left their loop.
+    pub fn workers_running(&self) -> usize {
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads
+            .iter()
+            .filter(|thread| !thread.is_finished())
+            .count()
+    }
+
     /// Waits until every worker has left its loop.
-    pub fn join(&self) {
+    ///
+    /// # Errors
+    /// One of them panicked.
+    pub fn join(&self) -> Result<(), WorkerPanicked> {
         let threads =
             std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
+        let mut ended = Ok(());
+        for (worker, thread) in threads.into_iter().enumerate() {
             if thread.join().is_err() {
-                tracing::error!("a worker's thread panicked");
+                ended = Err(WorkerPanicked { worker });
             }
         }
+        ended
     }
 
     fn lock_relays(&self) -> std::sync::MutexGuard<'_, Vec<RunningRelay>> {
         self.relays.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The addresses of a target that is not a name; a name's are found by the resolver.
-fn fixed_addresses(target: &Target) -> Vec<SockAddr> {
-    match target {
-        Target::Address(address) => vec![(*address).into()],
-        Target::Unix(path) => unix_address(path).into_iter().collect(),
-        Target::Host { .. } => Vec::new(),
-    }
-}
-
-fn unix_address(path: &Path) -> Option<SockAddr> {
-    // The length was checked when the settings were read.
-    SockAddr::unix(path).ok()
 }
 
 impl Start {

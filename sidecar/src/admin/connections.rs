@@ -1,0 +1,93 @@
+//! The admin listener's connections: how many, how long, and how slow a client may be.
+//!
+//! The newest is always served, because it may be a probe: where there are too many, the oldest goes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+
+use crate::process::State;
+
+/// The most connections at once.
+const CONNECTIONS_MAX: usize = 64;
+
+/// How long a client may take to send a request's head, or be quiet between two requests.
+const HEAD_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a connection lasts, which bounds how slowly an answer may be read.
+const LIFE_LIMIT: Duration = Duration::from_secs(60);
+
+/// The most bytes of a request's head.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// How long accepting rests after it failed, such as for want of descriptors.
+const REST: Duration = Duration::from_millis(100);
+
+/// Accepts and serves until the runtime ends.
+pub(super) async fn accept(listener: TcpListener, router: Router, state: Arc<State>) {
+    // Dropping a sender ends its connection; a connection that ended has dropped its receiver.
+    let mut open: VecDeque<oneshot::Sender<()>> = VecDeque::new();
+    let mut is_failing = false;
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                if !is_failing {
+                    tracing::warn!(%error, "the admin listener cannot accept: it tries again");
+                }
+                is_failing = true;
+                tokio::time::sleep(REST).await;
+                continue;
+            }
+        };
+        is_failing = false;
+        open.retain(|ends| !ends.is_closed());
+        while open.len() >= CONNECTIONS_MAX {
+            open.pop_front();
+        }
+        let (ends, ended) = oneshot::channel();
+        open.push_back(ends);
+        tokio::spawn(serve(stream, router.clone(), ended, Descriptor::of(&state)));
+    }
+}
+
+/// A descriptor that counts towards the process's limit for as long as this lives.
+struct Descriptor(Arc<State>);
+
+impl Descriptor {
+    fn of(state: &Arc<State>) -> Self {
+        state.team.shared().count_descriptors(1);
+        Descriptor(state.clone())
+    }
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        self.0.team.shared().count_descriptors(-1);
+    }
+}
+
+async fn serve(
+    stream: TcpStream,
+    router: Router,
+    ended: oneshot::Receiver<()>,
+    _descriptor: Descriptor,
+) {
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_LIMIT)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::select! {
+        // A client's mistakes and departures are its own.
+        _ = connection => {}
+        _ = ended => {}
+        () = tokio::time::sleep(LIFE_LIMIT) => {}
+    }
+}

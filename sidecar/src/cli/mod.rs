@@ -1,0 +1,85 @@
+//! Commands and their flags. Each command has a file; this one knows all of them and nothing about any.
+
+mod check;
+mod relay;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::{Parser, Subcommand};
+
+/// The exit code of what failed.
+const FAILED: u8 = 1;
+/// The exit code of flags that are not understood, as clap has it too.
+const USAGE: u8 = 2;
+
+const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (commit ",
+    env!("RINGSIDE_COMMIT"),
+    ")"
+);
+
+/// An io_uring TCP relay that rides in a pod and stays calm when the kernel pushes back.
+#[derive(Debug, Parser)]
+#[command(name = "ringside", version = VERSION, max_term_width = 100, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Relay(relay::Arguments),
+    Check(check::Arguments),
+}
+
+/// How a command that did not succeed ends.
+#[derive(Debug)]
+enum Failure {
+    /// The flags make no sense together; a sentence.
+    Usage(String),
+    /// It failed; a sentence and what it came from.
+    Failed(anyhow::Error),
+    /// It has said what there was to say.
+    Code(u8),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Failure::Failed(error)
+    }
+}
+
+/// Reads the command line and does what it says.
+pub(crate) fn main() -> ExitCode {
+    let epoch = Instant::now();
+    let done = match Arguments::parse().command {
+        Command::Relay(arguments) => relay::run(arguments, epoch),
+        Command::Check(arguments) => check::run(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Code(code)) => ExitCode::from(code),
+        Err(Failure::Usage(sentence)) => {
+            eprintln!("error: {sentence}\n\nFor more information, try '--help'.");
+            ExitCode::from(USAGE)
+        }
+        Err(Failure::Failed(error)) => {
+            // With its causes, on one line.
+            eprintln!("error: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+}

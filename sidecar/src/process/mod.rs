@@ -1,0 +1,15 @@
+//! One relaying process: what it is made of, how it starts, changes and ends.
+//!
+//! It ties together workers, settings, resolver, logs and admin listener. It decides nothing about load, and it
+//! never touches a connection.
+
+pub mod access_lines;
+pub mod applying;
+mod cpus;
+pub mod drain;
+pub mod judging;
+pub mod run;
+pub mod state;
+
+pub use run::{AdminListener, Ended, Options, Overrides, run};
+pub use state::State;
