@@ -56,17 +56,28 @@ impl Load {
     pub(super) fn start(target: SocketAddr) -> Self {
         let counts = Arc::new(Counts::default());
         let theirs = counts.clone();
-        let thread = std::thread::Builder::new().name("load".to_owned()).spawn(move || {
-            let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
-            runtime.block_on(async {
-                let clients: Vec<_> =
-                    (0..CLIENTS).map(|client| tokio::spawn(be_client(client, target, theirs.clone()))).collect();
-                for client in clients {
-                    let _ = client.await;
-                }
+        let thread = std::thread::Builder::new()
+            .name("load".to_owned())
+            .spawn(move || {
+                let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                else {
+                    return;
+                };
+                runtime.block_on(async {
+                    let clients: Vec<_> = (0..CLIENTS)
+                        .map(|client| tokio::spawn(be_client(client, target, theirs.clone())))
+                        .collect();
+                    for client in clients {
+                        let _ = client.await;
+                    }
+                });
             });
-        });
-        Load { counts, thread: thread.ok() }
+        Load {
+            counts,
+            thread: thread.ok(),
+        }
     }
 
     pub(super) fn totals(&self) -> Totals {
@@ -111,9 +122,16 @@ async fn be_client(client: u64, target: SocketAddr, counts: Arc<Counts>) {
     }
 }
 
-async fn ask_on_one_connection(number: &mut u64, target: SocketAddr, counts: &Counts) -> anyhow::Result<()> {
+async fn ask_on_one_connection(
+    number: &mut u64,
+    target: SocketAddr,
+    counts: &Counts,
+) -> anyhow::Result<()> {
     let connect = tokio::time::timeout(PATIENCE, TcpStream::connect(target));
-    let connection = connect.await.context("connecting took too long")?.context("connecting failed")?;
+    let connection = connect
+        .await
+        .context("connecting took too long")?
+        .context("connecting failed")?;
     let mut connection = BufReader::new(connection);
     for _ in 0..REQUESTS_PER_CONNECTION {
         if counts.stop.load(Ordering::Relaxed) {
@@ -135,11 +153,17 @@ async fn ask_on_one_connection(number: &mut u64, target: SocketAddr, counts: &Co
 /// One request and its answer; how many bytes went both ways.
 async fn ask(number: u64, connection: &mut BufReader<TcpStream>) -> anyhow::Result<u64> {
     let request = format!("GET /{number} HTTP/1.1\r\nhost: demo\r\n\r\n");
-    connection.write_all(request.as_bytes()).await.context("a request could not be sent")?;
+    connection
+        .write_all(request.as_bytes())
+        .await
+        .context("a request could not be sent")?;
     let mut head = 0;
     loop {
         let mut line = String::new();
-        let length = connection.read_line(&mut line).await.context("an answer broke off")?;
+        let length = connection
+            .read_line(&mut line)
+            .await
+            .context("an answer broke off")?;
         ensure!(length > 0, "the connection ended before the answer");
         head += length;
         if line == "\r\n" {
@@ -148,8 +172,14 @@ async fn ask(number: u64, connection: &mut BufReader<TcpStream>) -> anyhow::Resu
     }
     let wanted = body(number);
     let mut got = vec![0; wanted.len()];
-    connection.read_exact(&mut got).await.context("an answer broke off")?;
-    ensure!(got == wanted, "an answer came with other bytes than were sent");
+    connection
+        .read_exact(&mut got)
+        .await
+        .context("an answer broke off")?;
+    ensure!(
+        got == wanted,
+        "an answer came with other bytes than were sent"
+    );
     Ok((request.len() + head + got.len()) as u64)
 }
 

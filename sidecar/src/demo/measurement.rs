@@ -26,7 +26,11 @@ impl Measurement {
     pub(super) fn take(admin: SocketAddr) -> anyhow::Result<Self> {
         let (_, metrics) = get(admin, "/metrics")?;
         let (status, reason) = get(admin, "/readyz")?;
-        let mut measured = Measurement { ready: status == 200, reason: reason.trim().to_owned(), ..Self::of(&metrics) };
+        let mut measured = Measurement {
+            ready: status == 200,
+            reason: reason.trim().to_owned(),
+            ..Self::of(&metrics)
+        };
         if measured.ready {
             measured.reason.clear();
         }
@@ -37,7 +41,9 @@ impl Measurement {
     fn of(metrics: &str) -> Self {
         let mut measured = Measurement::default();
         for line in metrics.lines().filter(|line| !line.starts_with('#')) {
-            let Some((series, value)) = line.rsplit_once(' ') else { continue };
+            let Some((series, value)) = line.rsplit_once(' ') else {
+                continue;
+            };
             let value = value.parse::<f64>().unwrap_or(0.0) as u64;
             match series.split('{').next().unwrap_or(series) {
                 "ringside_submissions_total" if series.contains("\"nothing\"") => {}
@@ -48,7 +54,9 @@ impl Measurement {
                     }
                 }
                 "ringside_submission_backoff_seconds_count" => measured.backoffs += value,
-                "ringside_submission_batch_limit" => measured.batch_limit = measured.batch_limit.max(value),
+                "ringside_submission_batch_limit" => {
+                    measured.batch_limit = measured.batch_limit.max(value)
+                }
                 "ringside_accept_paused" => measured.accept_paused |= value > 0,
                 "ringside_connections_open" => measured.connections += value,
                 _ => {}
@@ -73,10 +81,19 @@ fn get(admin: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
         connection.read_to_string(&mut answer)?;
         Ok(answer)
     };
-    let answer = ask().with_context(|| format!("the sidecar's admin port {admin} did not answer GET {path}"))?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("the admin port's answer has no end of headers")?;
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-    Ok((status.context("the admin port's answer has no status")?, body.to_owned()))
+    let answer = ask()
+        .with_context(|| format!("the sidecar's admin port {admin} did not answer GET {path}"))?;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .context("the admin port's answer has no end of headers")?;
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok());
+    Ok((
+        status.context("the admin port's answer has no status")?,
+        body.to_owned(),
+    ))
 }
 
 #[cfg(test)]
@@ -93,7 +110,10 @@ mod tests {
                     ringside_submission_batch_limit{worker=\"0\"} 8\n\
                     ringside_accept_paused{worker=\"0\"} 1\n";
         let measured = Measurement::of(text);
-        assert_eq!((measured.submissions, measured.refused, measured.backoffs), (100, 10, 10));
+        assert_eq!(
+            (measured.submissions, measured.refused, measured.backoffs),
+            (100, 10, 10)
+        );
         assert_eq!((measured.batch_limit, measured.accept_paused), (8, true));
     }
 }

@@ -31,7 +31,7 @@ const FAULT: Duration = Duration::from_secs(6);
 const RECOVERY_MOST: Duration = Duration::from_secs(12);
 
 /// How long the relay is watched once all is well again.
-const AFTERWARDS: Duration = Duration::from_secs(2);
+const AFTERWARDS: Duration = Duration::from_secs(4);
 
 /// How often the screen tells how things stand.
 const LINE_EVERY: Duration = Duration::from_secs(1);
@@ -64,12 +64,28 @@ impl Story {
         }
         if self.refused_submissions.is_some() {
             let seen = [
-                (self.refused_submissions != Some(0), "no submission was refused"),
-                (self.unready_after.is_some(), "the sidecar never went unready"),
-                (self.traffic_back_after.is_some(), "no request was answered after the fault"),
-                (self.ready_back_after.is_some(), "the sidecar did not become ready again"),
+                (
+                    self.refused_submissions != Some(0),
+                    "no submission was refused",
+                ),
+                (
+                    self.unready_after.is_some(),
+                    "the sidecar never went unready",
+                ),
+                (
+                    self.traffic_back_after.is_some(),
+                    "no request was answered after the fault",
+                ),
+                (
+                    self.ready_back_after.is_some(),
+                    "the sidecar did not become ready again",
+                ),
             ];
-            failures.extend(seen.iter().filter(|(seen, _)| !seen).map(|(_, failure)| (*failure).to_owned()));
+            failures.extend(
+                seen.iter()
+                    .filter(|(seen, _)| !seen)
+                    .map(|(_, failure)| (*failure).to_owned()),
+            );
         }
         failures
     }
@@ -80,18 +96,22 @@ impl Story {
 /// # Errors
 /// The application, the sidecar or the load could not be started, or the sidecar ended on its own.
 pub fn run() -> anyhow::Result<bool> {
-    let application = Application::start().context("the demo's application could not be started")?;
+    let application =
+        Application::start().context("the demo's application could not be started")?;
     let mut sidecar = Sidecar::start(application.address)?;
     let screen = Screen::new();
     screen.opening(&application, &sidecar);
     let load = Load::start(sidecar.address);
-    let mut teller = Teller { began: Instant::now(), last: None, screen: &screen, load: &load };
+    let mut teller = Teller {
+        began: Instant::now(),
+        last: None,
+        screen: &screen,
+        load: &load,
+    };
 
     teller.watch(&mut sidecar, Chapter::Calm, CALM, |_| false)?;
     let mut story = match sidecar.injection() {
-        Injection::Possible => {
-            fault(&mut teller, &mut sidecar, &load)?
-        }
+        Injection::Possible => fault(&mut teller, &mut sidecar, &load)?,
         Injection::Refused(why) => {
             screen.no_injection(&why);
             teller.watch(&mut sidecar, Chapter::Calm, CALM, |_| false)?;
@@ -128,7 +148,8 @@ fn fault(teller: &mut Teller<'_>, sidecar: &mut Sidecar, load: &Load) -> anyhow:
     let mut story = Story::without_fault();
     let before = sidecar.refused();
     let began = Instant::now();
-    sidecar.refuse_submissions(FAULT, Errno::EAGAIN);
+    // Ended by hand, so that its end is known to the moment.
+    sidecar.refuse_submissions(FAULT * 2, Errno::EAGAIN);
     teller.screen.fault_begins(FAULT);
     teller.watch(sidecar, Chapter::Fault, FAULT, |moment| {
         if !moment.ready && story.unready_after.is_none() {
@@ -136,8 +157,9 @@ fn fault(teller: &mut Teller<'_>, sidecar: &mut Sidecar, load: &Load) -> anyhow:
         }
         false
     })?;
-    let ended = Instant::now();
     load.mark();
+    let ended = Instant::now();
+    sidecar.stop_refusing();
     teller.screen.fault_ends();
     teller.watch(sidecar, Chapter::Recovery, RECOVERY_MOST, |moment| {
         let back = moment.ready && moment.since_chapter > Duration::from_millis(500);
@@ -199,7 +221,9 @@ impl Teller<'_> {
         keep: bool,
     ) -> Moment {
         let now = Instant::now();
-        let (then, before, at) = self.last.get_or_insert_with(|| (measured.clone(), totals.clone(), self.began));
+        let (then, before, at) = self
+            .last
+            .get_or_insert_with(|| (measured.clone(), totals.clone(), self.began));
         let seconds = now.duration_since(*at).as_secs_f64().max(0.001);
         let per_second = |now: u64, then: u64| now.saturating_sub(then) as f64 / seconds;
         let submissions = measured.submissions.saturating_sub(then.submissions);

@@ -49,8 +49,14 @@ impl Screen {
 
     pub(super) fn opening(&self, application: &Application, sidecar: &Sidecar) {
         let backend = &sidecar.backend;
-        println!("{STRONG}Ringside{STRONG:#}: clients -> sidecar {} ({backend}) -> application {}", sidecar.address, application.address);
-        println!("Metrics and probes of the sidecar: http://{}/", sidecar.admin);
+        println!(
+            "{STRONG}Ringside{STRONG:#}: clients -> sidecar {} ({backend}) -> application {}",
+            sidecar.address, application.address
+        );
+        println!(
+            "Metrics and probes of the sidecar: http://{}/",
+            sidecar.admin
+        );
         println!();
         println!(
             "{FAINT}  time  chapter    requests/s     MB/s  pushback  backoffs/s  batch  accept   conns  ready{FAINT:#}"
@@ -64,9 +70,21 @@ impl Screen {
             Chapter::Recovery => "recovery",
             Chapter::Recovered => "recovered",
         };
-        let accept = if moment.accept_paused { ("paused", BAD) } else { ("open", GOOD) };
-        let ready = if moment.ready { ("yes", GOOD) } else { ("NO", BAD) };
-        let pushback = if moment.pushback_percent > 0 { BAD } else { GOOD };
+        let accept = if moment.accept_paused {
+            ("paused", BAD)
+        } else {
+            ("open", GOOD)
+        };
+        let ready = if moment.ready {
+            ("yes", GOOD)
+        } else {
+            ("NO", BAD)
+        };
+        let pushback = if moment.pushback_percent > 0 {
+            BAD
+        } else {
+            GOOD
+        };
         println!(
             "{:5.1}s  {chapter:9}  {:10.0}  {:7.2}  {pushback}{:7}%{pushback:#}  {:10.0}  {:5}  {}{:6}{:#}  {:6}  {}{}{:#} {FAINT}{}{FAINT:#}",
             moment.at.as_secs_f64(),
@@ -87,7 +105,9 @@ impl Screen {
     }
 
     pub(super) fn fault_begins(&self, time: Duration) {
-        println!("{BAD}-- for {time:?} every submission to the kernel now fails with EAGAIN{BAD:#}");
+        println!(
+            "{BAD}-- for {time:?} every submission to the kernel now fails with EAGAIN{BAD:#}"
+        );
     }
 
     pub(super) fn fault_ends(&self) {
@@ -99,21 +119,45 @@ impl Screen {
     }
 
     pub(super) fn ending(&self, story: &Story, first_loss: Option<&str>, failures: &[String]) {
-        let time = |time: Option<Duration>| time.map_or("never".to_owned(), |time| format!("{:.2} s", time.as_secs_f64()));
+        let time = |time: Option<Duration>| {
+            time.map_or("never".to_owned(), |time| {
+                format!("{:.2} s", time.as_secs_f64())
+            })
+        };
         println!();
         println!("{STRONG}What happened{STRONG:#}");
-        println!("  relayed             {} requests, {:.1} MB, every byte checked", story.requests, story.bytes as f64 / 1e6);
+        println!(
+            "  relayed             {} requests, {:.1} MB, every byte checked",
+            story.requests,
+            story.bytes as f64 / 1e6
+        );
         println!("  lost                {}", story.lost);
         if let Some(loss) = first_loss {
             println!("  the first loss      {loss}");
         }
         if let Some(refused) = story.refused_submissions {
             println!("  refused submissions {refused}");
-            println!("  unready after       {} of the fault", time(story.unready_after));
-            println!("  traffic back after  {} of its end", time(story.traffic_back_after));
-            println!("  ready again after   {} of its end", time(story.ready_back_after));
+            println!(
+                "  unready after       {} of the fault",
+                time(story.unready_after)
+            );
+            println!(
+                "  traffic back after  {} of its end",
+                time(story.traffic_back_after)
+            );
+            println!(
+                "  ready again after   {} of its end",
+                time(story.ready_back_after)
+            );
         }
-        println!("  drained on SIGTERM  {}", if story.drained_cleanly { "yes, exit 0" } else { "no" });
+        println!(
+            "  drained on SIGTERM  {}",
+            if story.drained_cleanly {
+                "yes, exit 0"
+            } else {
+                "no"
+            }
+        );
         println!();
         if failures.is_empty() {
             println!("{GOOD}Nothing was lost.{GOOD:#}");

@@ -34,18 +34,28 @@ impl Sidecar {
     /// Starts a sidecar before `application`, and returns once it is ready.
     pub(super) fn start(application: SocketAddr) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("no folder for the sidecar's configuration")?;
-        std::fs::write(folder.path().join("ringside.yaml"), configuration(application))?;
-        let (process, injector) = match Injector::spawn(command(folder.path())?, Syscalls::Submissions) {
-            Ok((process, injector)) => (process, Ok(injector)),
-            Err(refused) => {
-                let mut plain = command(folder.path())?;
-                let process = plain.spawn().context("the sidecar could not be started")?;
-                (process, Err(refused.to_string()))
-            }
-        };
+        std::fs::write(
+            folder.path().join("ringside.yaml"),
+            configuration(application),
+        )?;
+        let (process, injector) =
+            match Injector::spawn(command(folder.path())?, Syscalls::Submissions) {
+                Ok((process, injector)) => (process, Ok(injector)),
+                Err(refused) => {
+                    let mut plain = command(folder.path())?;
+                    let process = plain.spawn().context("the sidecar could not be started")?;
+                    (process, Err(refused.to_string()))
+                }
+            };
         let unknown = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut sidecar =
-            Sidecar { process, injector, folder, address: unknown, admin: unknown, backend: String::new() };
+        let mut sidecar = Sidecar {
+            process,
+            injector,
+            folder,
+            address: unknown,
+            admin: unknown,
+            backend: String::new(),
+        };
         sidecar.await_ready()?;
         Ok(sidecar)
     }
@@ -60,14 +70,27 @@ impl Sidecar {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        self.admin = std::fs::read_to_string(&port_file)?.trim().parse().context("the sidecar's admin address")?;
+        self.admin = std::fs::read_to_string(&port_file)?
+            .trim()
+            .parse()
+            .context("the sidecar's admin address")?;
         let status = super::measurement::status(self.admin)?;
-        let address = status["relays"][0]["listen"][0].as_str().unwrap_or_default();
-        self.address = address.parse().context("the sidecar's status names no address for its relay")?;
-        self.backend = status["workers"][0]["backend"].as_str().unwrap_or("?").to_owned();
+        let address = status["relays"][0]["listen"][0]
+            .as_str()
+            .unwrap_or_default();
+        self.address = address
+            .parse()
+            .context("the sidecar's status names no address for its relay")?;
+        self.backend = status["workers"][0]["backend"]
+            .as_str()
+            .unwrap_or("?")
+            .to_owned();
         if self.injector.is_ok() && self.backend != "ring" {
             let reason = status["workers"][0]["reason"].as_str().unwrap_or_default();
-            self.injector = Err(format!("the sidecar runs on {} ({reason}), which submits nothing", self.backend));
+            self.injector = Err(format!(
+                "the sidecar runs on {} ({reason}), which submits nothing",
+                self.backend
+            ));
         }
         Ok(())
     }
@@ -86,9 +109,18 @@ impl Sidecar {
         }
     }
 
+    /// Lets its submissions through again.
+    pub(super) fn stop_refusing(&self) {
+        if let Ok(injector) = &self.injector {
+            injector.stop();
+        }
+    }
+
     /// How many submissions were made to fail so far.
     pub(super) fn refused(&self) -> u64 {
-        self.injector.as_ref().map_or(0, |injector| injector.counts().failed)
+        self.injector
+            .as_ref()
+            .map_or(0, |injector| injector.counts().failed)
     }
 
     /// An error if the process has ended.
@@ -126,7 +158,10 @@ impl Drop for Sidecar {
 fn command(folder: &Path) -> anyhow::Result<Command> {
     let program = std::env::current_exe().context("this program's own path is not known")?;
     let mut command = Command::new(program);
-    command.arg("relay").arg("--config").arg(folder.join("ringside.yaml"));
+    command
+        .arg("relay")
+        .arg("--config")
+        .arg(folder.join("ringside.yaml"));
     command.arg("--admin-port-file").arg(folder.join("admin"));
     // Its log would run through the demo's lines; warnings and errors are shown where the demo fails.
     command.args(["--log-level", "error"]).stdin(Stdio::null());
