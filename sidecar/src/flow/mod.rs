@@ -72,15 +72,34 @@ struct End {
 }
 
 /// The bytes that came from one end, on their way to the other.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Direction {
     queue: Queue,
     /// Large receives in a row.
     large_receives: u8,
+    /// How many bytes the next receive may bring: little at first, twice as much each time when all that the
+    /// last one brought was taken. So an idle or stalled connection never has a claim to much of the pool.
+    credit_bytes: u32,
     relayed_bytes: u64,
     pipe: Option<Pipe>,
     pipe_bytes: u32,
 }
+
+impl Default for Direction {
+    fn default() -> Self {
+        Direction {
+            queue: Queue::default(),
+            large_receives: 0,
+            credit_bytes: FIRST_CREDIT_BYTES,
+            relayed_bytes: 0,
+            pipe: None,
+            pipe_bytes: 0,
+        }
+    }
+}
+
+/// What a direction may receive before anything is known of how fast it is taken.
+const FIRST_CREDIT_BYTES: u32 = 16 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -225,7 +244,7 @@ impl Flow {
             return;
         }
         let direction = &mut self.directions[side as usize];
-        splicing::count_receive(&mut direction.large_receives, chunk.len);
+        splicing::count_receive(&mut direction.large_receives, chunk.len, more);
         chunks.push(&mut direction.queue, chunk);
     }
 
@@ -400,17 +419,20 @@ impl Flow {
     }
 
     fn next_receive(&mut self, side: Side, view: &View) -> Option<Action> {
-        let queued = self.directions[side as usize].queue.bytes();
+        let direction = &mut self.directions[side as usize];
+        let queued = direction.queue.bytes();
         let end = &mut self.ends[side as usize];
         match end.receive {
             Operation::Idle if end.ended || view.now < end.retry_at => None,
             // Half the share has to be free, so that a slow taker does not make for many small receives.
             Operation::Idle if view.may_receive && queued <= view.share_bytes / 2 => {
                 end.receive = Operation::Running;
-                Some(Action::Receive {
-                    side,
-                    limit_bytes: view.share_bytes - queued,
-                })
+                let limit_bytes = direction.credit_bytes.min(view.share_bytes - queued);
+                if queued == 0 {
+                    let doubled = direction.credit_bytes.saturating_mul(2);
+                    direction.credit_bytes = doubled.min(view.share_bytes.max(FIRST_CREDIT_BYTES));
+                }
+                Some(Action::Receive { side, limit_bytes })
             }
             Operation::Running if !view.exact_receive_limit && queued >= view.share_bytes => {
                 end.receive = Operation::Cancelling;
@@ -421,6 +443,22 @@ impl Flow {
             }
             _ => None,
         }
+    }
+
+    /// Buffers are short: takes back claims to more than a first receive's, by ending receives that run under
+    /// them. The worker cancels those named.
+    pub fn withdraw_credit(&mut self) -> [bool; 2] {
+        Side::BOTH.map(|side| {
+            let direction = &mut self.directions[side as usize];
+            let receive = &mut self.ends[side as usize].receive;
+            let withdraws =
+                direction.credit_bytes > FIRST_CREDIT_BYTES && *receive == Operation::Running;
+            direction.credit_bytes = FIRST_CREDIT_BYTES;
+            if withdraws {
+                *receive = Operation::Cancelling;
+            }
+            withdraws
+        })
     }
 
     /// Whether it waits for buffers, or for its worker to allow receives again.

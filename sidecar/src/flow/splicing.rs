@@ -48,13 +48,13 @@ impl Splicing {
     }
 }
 
-/// Counts a receive towards a stream.
-pub(super) fn count_receive(large_receives: &mut u8, bytes: u32) {
-    *large_receives = if bytes >= LARGE_RECEIVE_BYTES {
-        large_receives.saturating_add(1)
-    } else {
-        0
-    };
+/// Counts a receive towards a stream. The last one before its limit may be small for that reason alone.
+pub(super) fn count_receive(large_receives: &mut u8, bytes: u32, more: bool) {
+    if bytes >= LARGE_RECEIVE_BYTES {
+        *large_receives = large_receives.saturating_add(1);
+    } else if more {
+        *large_receives = 0;
+    }
 }
 
 impl Flow {

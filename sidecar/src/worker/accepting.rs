@@ -188,8 +188,11 @@ impl<B: Backend> Worker<B> {
             .descriptor_limit
             .saturating_sub(load.descriptors_open + limits.descriptor_reserve)
             / 2;
+        // What the rate allows at once: a tenth of a second's worth.
+        let by_rate = limits.max_per_second.map_or(u32::MAX, |rate| rate / 10);
         most.saturating_sub(load.connections_open)
             .min(by_descriptors)
+            .min(by_rate)
     }
 
     /// Starts accepts where the gate is open, ends them where it is not, drops listeners that are to go.

@@ -74,7 +74,11 @@ impl<B: Backend> Worker<B> {
             self.shortage = None;
             return;
         }
-        self.move_out_held_up();
+        self.withdraw_credits();
+        // Moving out frees entries of which little is in use; where all of it is, there is nothing to gain.
+        if self.chunks.queued_bytes() < usage.pinned_bytes as u64 / 4 * 3 {
+            self.move_out_held_up();
+        }
         if usage.free_bytes() >= ENTRY_BYTES as usize {
             // Some can go on; if that is not enough the next receive says so.
             self.wake_starved();
@@ -87,6 +91,25 @@ impl<B: Backend> Worker<B> {
         }
         shortage.look_at = self.now.saturating_add(LOOK_EVERY);
         self.shortage = Some(shortage);
+    }
+
+    fn withdraw_credits(&mut self) {
+        for id in self.connections.ids() {
+            let Some(connection) = self.connections.get_mut(id) else {
+                continue;
+            };
+            for (side, withdrawn) in Side::BOTH
+                .into_iter()
+                .zip(connection.flow.withdraw_credit())
+            {
+                if withdrawn {
+                    let key = super::completions::key(id, side);
+                    let target = Token::new(OperationKind::Receive, key);
+                    self.backend
+                        .start(Token::INTERNAL, Operation::Cancel { target });
+                }
+            }
+        }
     }
 
     /// Interrupts the sends of stalled takers, so that their bytes can leave the pool.
