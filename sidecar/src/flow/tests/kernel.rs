@@ -68,7 +68,7 @@ impl Socket {
 
     /// Something can be read that could not be before: an edge, also when there was something already.
     pub(super) fn readable_edge(&mut self) {
-        let broken = self.reset;
+        let broken = self.reset || self.refuses;
         self.report(Readiness {
             readable: true,
             writable: broken,

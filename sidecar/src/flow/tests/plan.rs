@@ -1,7 +1,11 @@
 //! What happens to a flow in one run of the model, and in which order: drawn by proptest, so that a run that
 //! fails is made small.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
+
+use crate::flow::Timeouts;
 
 /// How a peer ends its stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +39,20 @@ pub(super) enum Answer {
     Silence,
 }
 
+/// Limits that a peer which stalls for minutes does not reach.
+pub(super) const LONG: Timeouts = Timeouts {
+    connect: Duration::from_secs(2),
+    idle: Duration::from_secs(600),
+    half_close: Duration::from_secs(300),
+};
+
+/// Limits shorter than the patience of splicing.
+pub(super) const SHORT: Timeouts = Timeouts {
+    connect: Duration::from_millis(30),
+    idle: Duration::from_millis(50),
+    half_close: Duration::from_millis(10),
+};
+
 /// One run.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
@@ -46,6 +64,7 @@ pub(super) struct Plan {
     pub(super) exact_receive_limit: bool,
     pub(super) share_bytes: u32,
     pub(super) pipe_bytes: u32,
+    pub(super) timeouts: Timeouts,
     /// Whether operations fail for lack of memory now and then, multishots end early, pipes run out.
     pub(super) faults: bool,
     /// Whether the worker interrupts sends and moves bytes out.
@@ -68,6 +87,7 @@ impl Plan {
             exact_receive_limit: true,
             share_bytes: 256 * 1024,
             pipe_bytes: 1 << 20,
+            timeouts: LONG,
             faults: false,
             moves_out: false,
             is_ended: false,
@@ -111,7 +131,8 @@ fn answers() -> impl Strategy<Value = Answer> {
 }
 
 fn tapes() -> impl Strategy<Value = Vec<u8>> {
-    prop::collection::vec(any::<u8>(), 0..600)
+    // Mostly the ordinary choice, so that flows come far enough for the others to matter.
+    prop::collection::vec(prop_oneof![3 => Just(0), 2 => any::<u8>()], 0..1500)
 }
 
 fn pairs<S: Strategy<Value = T>, T: Copy + std::fmt::Debug>(
@@ -127,9 +148,10 @@ pub(super) fn plans() -> impl Strategy<Value = Plan> {
     let shares = prop_oneof![Just(4096), Just(65_536), Just(256 * 1024)];
     let pipes = prop_oneof![Just(4096), Just(65_536), Just(1 << 20)];
     let worker = (any::<bool>(), shares, pipes, any::<bool>(), any::<bool>());
-    let ended = prop::bool::weighted(0.1);
-    (peers, target, worker, ended, tapes()).prop_map(|(peers, target, worker, is_ended, tape)| {
-        Plan {
+    let limits = prop_oneof![4 => Just(LONG), 1 => Just(SHORT)];
+    let more = (prop::bool::weighted(0.1), limits);
+    (peers, target, worker, more, tapes()).prop_map(
+        |(peers, target, worker, (is_ended, timeouts), tape)| Plan {
             bytes: peers.0,
             ending: peers.1,
             taker: peers.2,
@@ -138,12 +160,13 @@ pub(super) fn plans() -> impl Strategy<Value = Plan> {
             exact_receive_limit: worker.0,
             share_bytes: worker.1,
             pipe_bytes: worker.2,
+            timeouts,
             faults: worker.3,
             moves_out: worker.4,
             is_ended,
             tape,
-        }
-    })
+        },
+    )
 }
 
 /// Both peers cooperate, however slowly; the kernel and the worker may do what they like.
@@ -160,6 +183,7 @@ pub(super) fn cooperative_plans() -> impl Strategy<Value = Plan> {
         plan.addresses.retain(|&answer| answer == Answer::Refuses);
         plan.addresses.push(Answer::Connects);
         plan.is_ended = false;
+        plan.timeouts = LONG;
         plan
     })
 }
