@@ -6,11 +6,14 @@
 //! no I/O, knows no clock and holds no bytes.
 
 pub mod action;
+mod closing;
 pub mod proxy_protocol;
 pub mod queue;
 pub mod reason;
 mod splicing;
 pub mod table;
+#[cfg(test)]
+mod tests;
 pub mod timers;
 mod timing;
 
@@ -20,7 +23,7 @@ pub use reason::CloseReason;
 pub use table::{FlowId, Table};
 pub use timing::Timeouts;
 
-use crate::backend::{Chunk, Errno, Pipe, Readiness, SocketId};
+use crate::backend::{Chunk, Errno, Pipe, SocketId};
 use crate::time::Time;
 use splicing::Splicing;
 
@@ -472,73 +475,5 @@ impl Flow {
             && self.phase == Phase::Relaying
             && self.closing.is_none()
             && Side::BOTH.into_iter().any(lacks)
-    }
-
-    /// Ends what is in flight, then closes. Nothing that the kernel still uses is let go.
-    fn next_of_closing(&mut self, reason: CloseReason) -> Option<Action> {
-        if let Phase::Connecting(connect @ (Operation::Running | Operation::Cancelling)) =
-            &mut self.phase
-        {
-            if *connect == Operation::Cancelling {
-                return None;
-            }
-            *connect = Operation::Cancelling;
-            return Some(Action::Cancel {
-                side: Side::Upstream,
-                what: Ending::Connect,
-            });
-        }
-        let mut in_flight = false;
-        for side in Side::BOTH {
-            let end = &mut self.ends[side as usize];
-            let running = [
-                (&mut end.receive, Ending::Receive),
-                (&mut end.send, Ending::Send),
-                (&mut end.poll, Ending::Poll),
-            ];
-            for (operation, what) in running {
-                if *operation == Operation::Running {
-                    *operation = Operation::Cancelling;
-                    return Some(Action::Cancel { side, what });
-                }
-                in_flight |= *operation == Operation::Cancelling;
-            }
-        }
-        if in_flight {
-            return None;
-        }
-        let cut_short = self
-            .directions
-            .iter()
-            .any(|d| !d.queue.is_empty() || d.pipe_bytes > 0);
-        let quiet = matches!(
-            reason,
-            CloseReason::IdleTimeout | CloseReason::HalfCloseTimeout
-        );
-        Some(Action::Close {
-            reset: cut_short || !(quiet || reason == CloseReason::Finished),
-        })
-    }
-
-    /// The flow is over: gives its queued chunks back, and its pipes with whether they are empty.
-    pub fn dispose(&mut self, chunks: &mut ChunkStore) -> [Option<(Pipe, bool)>; 2] {
-        self.directions.each_mut().map(|direction| {
-            let bytes = direction.queue.bytes();
-            chunks.pop(&mut direction.queue, bytes);
-            direction
-                .pipe
-                .take()
-                .map(|pipe| (pipe, direction.pipe_bytes == 0))
-        })
-    }
-
-    /// Readiness of a watched side changed.
-    pub fn on_ready(&mut self, side: Side, readiness: Option<Readiness>, more: bool) {
-        if !more {
-            self.ends[side as usize].poll = Operation::Idle;
-        }
-        if let Some(readiness) = readiness {
-            self.splicing.ready(side, readiness);
-        }
     }
 }

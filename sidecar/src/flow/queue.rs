@@ -87,6 +87,10 @@ impl ChunkStore {
 
     /// Appends a chunk; one that follows the last in memory becomes one with it.
     pub fn push(&mut self, queue: &mut Queue, chunk: Chunk) {
+        if chunk.len == 0 {
+            // It would wait behind a queue that counts as empty.
+            return self.discard(chunk);
+        }
         queue.bytes += chunk.len;
         self.queued_bytes += u64::from(chunk.len);
         if queue.tail != NONE {

@@ -71,9 +71,7 @@ impl Flow {
         match self.phase {
             Phase::Connecting(Operation::Idle) => self.end(CloseReason::ConnectTimeout),
             Phase::Connecting(_) => self.connect_is_late = true,
-            Phase::EnteringSplice if now < self.last_activity.saturating_add(timeouts.idle) => {
-                self.give_up_entering(now);
-            }
+            Phase::EnteringSplice if now < self.quiet_limit(timeouts) => self.give_up_entering(now),
             Phase::Splicing if now < self.quiet_limit(timeouts) => {
                 self.leave_splicing_if_quiet(now)
             }

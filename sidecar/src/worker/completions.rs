@@ -82,14 +82,9 @@ impl<B: Backend> Worker<B> {
             (OperationKind::Send, _) => {
                 flow.on_send_failed(side.other(), Errno(libc::ECANCELED), now)
             }
-            (OperationKind::Poll, Event::Ready(readiness)) => {
-                flow.on_ready(side, Some(readiness), more);
-                if !connection.is_streaming {
-                    connection.is_streaming = true;
-                    self.streams.push(id);
-                }
-            }
-            (OperationKind::Poll, _) => flow.on_ready(side, None, more),
+            (OperationKind::Poll, Event::Ready(readiness)) => flow.on_ready(side, readiness, more),
+            (OperationKind::Poll, Event::Failed(errno)) => flow.on_poll_failed(side, errno, now),
+            (OperationKind::Poll, _) => flow.on_poll_failed(side, Errno(libc::ECANCELED), now),
             (_, Event::Connected) => return self.on_connected(id),
             (_, Event::Failed(errno)) => {
                 return self.on_connect_failed(id, CloseReason::of_connect(errno));

@@ -241,9 +241,12 @@ impl<B: Backend> Worker<B> {
             share_bytes: share.clamp(limits::SHARE_LEAST_BYTES, self.limits.per_direction_bytes),
             may_receive: self.shortage.is_none() && self.ladder.rung() < Rung::PauseReceiving,
             exact_receive_limit: self.features.exact_receive_limit,
-            may_splice: self.pipes.held + 2 <= self.limits.pipes
-                && self.ladder.rung() == Rung::Calm,
+            may_splice: self.may_splice(),
         }
+    }
+
+    fn may_splice(&self) -> bool {
+        self.pipes.held + 2 <= self.limits.pipes && self.ladder.rung() == Rung::Calm
     }
 
     fn give_back_chunks(&mut self) {
