@@ -75,6 +75,12 @@ pub enum Operation<'a> {
         /// A connected socket.
         socket: SocketId,
     },
+    /// Report once when a connection breaks that is not received from at the moment, or when its other end
+    /// has ended.
+    Watch {
+        /// A connected socket.
+        socket: SocketId,
+    },
     /// End an operation early. It still completes, as cancelled or with what it did before.
     Cancel {
         /// The token of the operation to end.

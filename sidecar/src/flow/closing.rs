@@ -26,6 +26,7 @@ impl Flow {
                 (&mut end.receive, Ending::Receive),
                 (&mut end.send, Ending::Send),
                 (&mut end.poll, Ending::Poll),
+                (&mut end.watch, Ending::Watch),
             ];
             for (operation, what) in running {
                 if *operation == Operation::Running {

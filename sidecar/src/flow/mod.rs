@@ -66,6 +66,8 @@ struct End {
     /// The send to this end.
     send: Operation,
     poll: Operation,
+    /// The watch for a reset while nothing is received.
+    watch: Operation,
     /// It has said that it sends no more.
     ended: bool,
     /// We have told it that no more comes.
@@ -80,9 +82,11 @@ struct Direction {
     queue: Queue,
     /// Large receives in a row.
     large_receives: u8,
-    /// How many bytes the next receive may bring: little at first, twice as much each time when all that the
-    /// last one brought was taken. So an idle or stalled connection never has a claim to much of the pool.
+    /// How many bytes the next receive may bring: little at first, twice as much for each that comes after
+    /// something was taken. So an idle or stalled connection never has a claim to much of the pool.
     credit_bytes: u32,
+    /// Something was taken since the last receive began.
+    was_taken: bool,
     relayed_bytes: u64,
     pipe: Option<Pipe>,
     pipe_bytes: u32,
@@ -94,6 +98,7 @@ impl Default for Direction {
             queue: Queue::default(),
             large_receives: 0,
             credit_bytes: FIRST_CREDIT_BYTES,
+            was_taken: false,
             relayed_bytes: 0,
             pipe: None,
             pipe_bytes: 0,
@@ -128,6 +133,7 @@ pub struct Flow {
     directions: [Direction; 2],
     splicing: Splicing,
     connect_is_late: bool,
+    watch_is_due: bool,
     opened: Time,
     phase_began: Time,
     last_activity: Time,
@@ -144,6 +150,7 @@ impl Flow {
             receive: Operation::Idle,
             send: Operation::Idle,
             poll: Operation::Idle,
+            watch: Operation::Idle,
             ended: false,
             shut: false,
             retry_at: now,
@@ -155,6 +162,7 @@ impl Flow {
             directions: [Direction::default(), Direction::default()],
             splicing: Splicing::default(),
             connect_is_late: false,
+            watch_is_due: false,
             opened: now,
             phase_began: now,
             last_activity: now,
@@ -281,6 +289,7 @@ impl Flow {
         self.ends[from.other() as usize].send = Operation::Idle;
         let direction = &mut self.directions[from as usize];
         direction.relayed_bytes += u64::from(bytes);
+        direction.was_taken = true;
         chunks.pop(&mut direction.queue, bytes);
         self.last_activity = now;
     }
@@ -378,11 +387,42 @@ impl Flow {
         if self.closing.is_some() {
             return self.next_action(view);
         }
+        if self.watch_is_due
+            && let Some(action) = self.next_watch()
+        {
+            return Some(action);
+        }
         if view.may_splice && self.wants_to_splice(view.now) {
             self.enter(Phase::EnteringSplice, view.now);
             return self.next_of_entering(view);
         }
         None
+    }
+
+    /// Watches a side that nothing is received from: a reset of it would show nowhere else.
+    fn next_watch(&mut self) -> Option<Action> {
+        for side in Side::BOTH {
+            if self.is_unheard(side) {
+                self.ends[side as usize].watch = Operation::Running;
+                return Some(Action::Watch { side });
+            }
+        }
+        self.watch_is_due = false;
+        None
+    }
+
+    /// Whether a side could break without the flow noticing.
+    fn is_unheard(&self, side: Side) -> bool {
+        let end = &self.ends[side as usize];
+        end.receive == Operation::Idle && !end.ended && end.watch == Operation::Idle
+    }
+
+    /// The watch of `side` ended: the connection broke, or something else that its receive will tell.
+    pub fn on_watched(&mut self, side: Side, is_broken: bool) {
+        self.ends[side as usize].watch = Operation::Idle;
+        if is_broken {
+            self.end(CloseReason::of_connection(side, Errno(libc::ECONNRESET)));
+        }
     }
 
     /// Sends what came from `from`, one send at a time.
@@ -431,7 +471,7 @@ impl Flow {
             Operation::Idle if view.may_receive && queued <= view.share_bytes / 2 => {
                 end.receive = Operation::Running;
                 let limit_bytes = direction.credit_bytes.min(view.share_bytes - queued);
-                if queued == 0 {
+                if std::mem::take(&mut direction.was_taken) {
                     let doubled = direction.credit_bytes.saturating_mul(2);
                     direction.credit_bytes = doubled.min(view.share_bytes.max(FIRST_CREDIT_BYTES));
                 }

@@ -171,7 +171,7 @@ impl<B: Backend> Worker<B> {
             descriptor_limit: shared.descriptor_limit.load(Ordering::Relaxed),
             operations_in_flight: self.backend.in_flight(),
             operations_budget: self.budget.ordinary_limit(),
-            pool_used_bytes: usage.pinned_bytes as u64,
+            pool_used_bytes: self.chunks.queued_bytes(),
             pool_limit_bytes: usage.limit_bytes as u64,
             pushback: self.ladder.rung() >= Rung::PauseAccepting,
             draining: false,

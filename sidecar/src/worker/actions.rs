@@ -110,12 +110,20 @@ impl<B: Backend> Worker<B> {
                     },
                 );
             }
+            Action::Watch { side } => {
+                let operation = Operation::Watch {
+                    socket: socket(side),
+                };
+                self.backend
+                    .start(token(OperationKind::Watch, side), operation);
+            }
             Action::Cancel { side, what } => {
                 let kind = match what {
                     Ending::Connect => OperationKind::Connect,
                     Ending::Receive => OperationKind::Receive,
                     Ending::Send => OperationKind::Send,
                     Ending::Poll => OperationKind::Poll,
+                    Ending::Watch => OperationKind::Watch,
                 };
                 let target = token(kind, side);
                 if self.backoff.attempt() > 0 {

@@ -39,7 +39,8 @@ impl<B: Backend> Worker<B> {
             OperationKind::Connect
             | OperationKind::Receive
             | OperationKind::Send
-            | OperationKind::Poll => {}
+            | OperationKind::Poll
+            | OperationKind::Watch => {}
         }
         let now = self.now;
         let Some(connection) = self.connections.get_mut(id) else {
@@ -85,6 +86,10 @@ impl<B: Backend> Worker<B> {
             (OperationKind::Poll, Event::Ready(readiness)) => flow.on_ready(side, readiness, more),
             (OperationKind::Poll, Event::Failed(errno)) => flow.on_poll_failed(side, errno, now),
             (OperationKind::Poll, _) => flow.on_poll_failed(side, Errno(libc::ECANCELED), now),
+            (OperationKind::Watch, Event::Ready(readiness)) => {
+                flow.on_watched(side, readiness.broken);
+            }
+            (OperationKind::Watch, _) => flow.on_watched(side, false),
             (_, Event::Connected) => return self.on_connected(id),
             (_, Event::Failed(errno)) => {
                 return self.on_connect_failed(id, CloseReason::of_connect(errno));

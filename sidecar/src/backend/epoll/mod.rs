@@ -65,6 +65,7 @@ struct Watched {
     receive: Option<(Token, u32)>,
     send: Option<(Token, Vec<Chunk>)>,
     poll: Option<Token>,
+    watch: Option<Token>,
 }
 
 impl Epoll {
@@ -265,8 +266,14 @@ impl Epoll {
         let socket = &mut self.sockets[fd as usize];
         socket.readiness.readable |= changed.readable;
         socket.readiness.writable |= changed.writable;
+        socket.readiness.broken |= changed.broken;
         socket.at_end |= mask & (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) as u32 != 0;
-        if let Some(token) = socket.poll {
+        if changed.broken
+            && let Some(token) = socket.watch.take()
+        {
+            self.finish(token, Event::Ready(changed));
+        }
+        if let Some(token) = self.sockets[fd as usize].poll {
             self.goes_on(token, Event::Ready(changed));
         } else {
             self.make_runnable(fd);
@@ -283,6 +290,7 @@ impl Epoll {
                 .as_ref()
                 .is_some_and(|(token, _)| *token == target),
             OperationKind::Poll => socket.poll == Some(target),
+            OperationKind::Watch => socket.watch == Some(target),
             OperationKind::Internal | OperationKind::Wake => false,
         };
         // By search, since cancels are rare: a stop, a turn to splicing, an end before the end.
@@ -300,6 +308,7 @@ impl Epoll {
             OperationKind::Connect => socket.connect = None,
             OperationKind::Receive => socket.receive = None,
             OperationKind::Send => socket.send = None,
+            OperationKind::Watch => socket.watch = None,
             _ => socket.poll = None,
         }
         self.finish(target, Event::Cancelled);
@@ -364,6 +373,15 @@ impl Backend for Epoll {
                 watched.poll = Some(token);
                 let known = watched.readiness;
                 self.goes_on(token, Event::Ready(known));
+            }
+            Operation::Watch { socket } => {
+                let watched = self.watched(socket.0);
+                let known = watched.readiness;
+                if known.broken {
+                    self.finish(token, Event::Ready(known));
+                } else {
+                    watched.watch = Some(token);
+                }
             }
             Operation::Cancel { .. } => {}
         }
@@ -441,6 +459,7 @@ impl Backend for Epoll {
             watched.readiness = Readiness {
                 readable: true,
                 writable: true,
+                ..watched.readiness
             };
         }
     }

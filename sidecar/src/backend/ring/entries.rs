@@ -123,6 +123,11 @@ pub(super) fn poll(socket: RawFd, readable: bool, writable: bool) -> Entry {
         .build()
 }
 
+/// A poll that asks for nothing tells of errors and ends all the same.
+pub(super) fn watch(socket: RawFd) -> Entry {
+    opcode::PollAdd::new(Fd(socket), 0).build()
+}
+
 pub(super) fn cancel(target: Token) -> Entry {
     let cancel = opcode::AsyncCancel2::new(CancelBuilder::user_data(target.to_bits())).build();
     cancel.flags(Flags::SKIP_SUCCESS)

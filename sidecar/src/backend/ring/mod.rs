@@ -161,6 +161,7 @@ impl Backend for Ring {
             Operation::Send { socket, chunks } => {
                 self.arena.send(place, socket.0, chunks, &self.pool)
             }
+            Operation::Watch { socket } => entries::watch(socket.0),
             Operation::Poll { socket } => entries::poll(socket.0, true, true),
             Operation::Cancel { target } => {
                 if self.free_entries() == 0 {
@@ -364,7 +365,9 @@ fn event(kind: OperationKind, result: i32) -> Event {
         (OperationKind::Accept, fd) => Event::Accepted(SocketId(fd)),
         (OperationKind::Connect, _) => Event::Connected,
         (OperationKind::Send, sent) => Event::Sent(sent as u32),
-        (OperationKind::Poll, mask) => Event::Ready(Readiness::from_poll(mask as u32)),
+        (OperationKind::Poll | OperationKind::Watch, mask) => {
+            Event::Ready(Readiness::from_poll(mask as u32))
+        }
         (_, _) => Event::EndOfStream,
     }
 }

@@ -181,6 +181,7 @@ fn what_splicing_could_not_do_for_lack_of_memory_is_tried_again_after_a_pause() 
     let ready = crate::backend::Readiness {
         readable: true,
         writable: true,
+        ..crate::backend::Readiness::default()
     };
     for side in Side::BOTH {
         hand.flow.on_ready(side, ready, true);

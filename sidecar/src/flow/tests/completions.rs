@@ -169,4 +169,13 @@ impl World {
         }
         self.flow.on_ready(side, news, !wrong);
     }
+
+    pub(super) fn watch_reports(&mut self, side: Side) {
+        let socket = self.socket(side);
+        let is_broken = socket.reset || socket.refuses;
+        if socket.watch.take() == Some(false) && is_broken {
+            self.causes.insert(reset_by(side));
+        }
+        self.flow.on_watched(side, is_broken);
+    }
 }

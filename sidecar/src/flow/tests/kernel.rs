@@ -25,6 +25,8 @@ pub(super) struct Socket {
     pub(super) receive: Option<Receive>,
     pub(super) send: Option<Send>,
     pub(super) poll: Option<Poll>,
+    /// Whether the watch for a reset, if there is one, has been cancelled.
+    pub(super) watch: Option<bool>,
     /// A writer found no room: the next room is an edge.
     pub(super) was_full: bool,
 }
@@ -72,6 +74,7 @@ impl Socket {
         self.report(Readiness {
             readable: true,
             writable: broken,
+            ..Readiness::default()
         });
     }
 
@@ -81,6 +84,7 @@ impl Socket {
             self.report(Readiness {
                 readable: false,
                 writable: true,
+                ..Readiness::default()
             });
         }
     }
@@ -97,6 +101,7 @@ impl Socket {
         let known = Readiness {
             readable: self.is_readable(),
             writable: self.is_writable(),
+            ..Readiness::default()
         };
         let is_ready = known.readable || known.writable;
         self.was_full = !known.writable;

@@ -65,6 +65,11 @@ impl World {
                 assert!(socket.poll.is_none() && socket.is_non_blocking);
                 socket.start_poll();
             }
+            Action::Watch { side } => {
+                let socket = self.socket(side);
+                assert!(socket.watch.is_none() && socket.receive.is_none());
+                socket.watch = Some(false);
+            }
             Action::Cancel { side, what } => self.cancel(side, what),
             Action::ShutdownWrite { side } => {
                 let from = side.other();
@@ -133,6 +138,7 @@ impl World {
             What::Connect => connect.as_mut().map(|(_, is_cancelled)| is_cancelled),
             What::Receive => socket.receive.as_mut().map(|op| &mut op.is_cancelled),
             What::Send => socket.send.as_mut().map(|op| &mut op.is_cancelled),
+            What::Watch => socket.watch.as_mut(),
             What::Poll => socket.poll.as_mut().map(|op| &mut op.is_cancelled),
         };
         let flag = flag.expect("what is cancelled is in flight");
@@ -154,6 +160,8 @@ impl World {
         assert!(self.connect.is_none(), "closed with a connect in flight");
         let in_use = self.sockets.iter().any(Socket::is_in_use);
         assert!(!in_use, "closed with an operation in flight");
+        let watched = self.sockets.iter().any(|socket| socket.watch.is_some());
+        assert!(!watched, "closed with a watch in flight");
         let mut cut_short = false;
         for from in Side::BOTH {
             cut_short |= !self.flow.queue(from).is_empty();

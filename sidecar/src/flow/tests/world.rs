@@ -22,6 +22,7 @@ pub(super) enum Step {
     Receive(Side),
     Send(Side),
     Poll(Side),
+    Watch(Side),
     Pump,
     PeerTakes(Side),
     PeerSends(Side),
@@ -221,6 +222,11 @@ impl World {
                 .as_ref()
                 .is_some_and(|op| op.is_cancelled || op.news.is_some());
             steps.extend(polls.then_some(Step::Poll(side)));
+            let over = socket.reset || socket.refuses || socket.ended;
+            let watches = socket
+                .watch
+                .is_some_and(|is_cancelled| is_cancelled || over);
+            steps.extend(watches.then_some(Step::Watch(side)));
         }
         steps.extend(self.is_streaming.then_some(Step::Pump));
         for side in Side::BOTH {
@@ -273,6 +279,7 @@ impl World {
             Step::Receive(side) => self.receive_goes_on(side),
             Step::Send(side) => self.send_goes_on(side),
             Step::Poll(side) => self.poll_reports(side),
+            Step::Watch(side) => self.watch_reports(side),
             Step::Pump => self.pump(),
             Step::PeerTakes(side) => return self.peer_takes(side),
             Step::PeerSends(side) => return self.peer_sends(side),
