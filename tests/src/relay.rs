@@ -413,6 +413,19 @@ impl Relay {
             .unwrap_or_else(|error| panic!("no connection to the relay at {address}: {error}"))
     }
 
+    /// Connects to the first route and expects a reset, which may come before the connecting is over.
+    #[track_caller]
+    pub fn expect_turned_away(&self) {
+        match Stream::connect(self.address()) {
+            Ok(stream) => stream.expect_reset(),
+            Err(error) => assert_eq!(
+                error.kind(),
+                io::ErrorKind::ConnectionReset,
+                "a reset was due: {error}"
+            ),
+        }
+    }
+
     /// Whether it has an admin port, with metrics to check.
     pub fn tells(&self) -> bool {
         self.admin.is_some()

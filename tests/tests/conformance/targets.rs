@@ -10,7 +10,7 @@ use ringside_tests::processes::{
 };
 use ringside_tests::relay::{Kind, Relay, Route, Setup};
 use ringside_tests::skip::skip;
-use ringside_tests::traffic::{Pattern, Server, Stream, Trouble, echo};
+use ringside_tests::traffic::{Pattern, Server, Stream, echo};
 
 ringside_tests::instances! {
     everywhere: [
@@ -230,7 +230,7 @@ fn a_target_that_refuses(kind: Kind) {
     let target = format!("127.0.0.1:{}", free_port());
     let relay = Setup::new(kind).route(Route::new("web", &target)).start();
     for _ in 0..20 {
-        relay.connect().expect_reset();
+        relay.expect_turned_away();
     }
     relay.expect_closed("connect_refused", 20);
     relay.settle();
@@ -242,7 +242,7 @@ fn a_unix_target_that_is_not_there(kind: Kind) {
     let relay = Setup::new(kind)
         .route(Route::new("web", &format!("unix:{}", path.display())))
         .start();
-    relay.connect().expect_reset();
+    relay.expect_turned_away();
     relay.settle();
     let server = Server::unix(&path, echo);
     assert_echoes(&relay, &relay.connect());
@@ -254,7 +254,7 @@ fn a_target_that_cannot_be_reached(kind: Kind) {
     let relay = Setup::new(kind)
         .route(Route::new("web", "192.0.2.1:9"))
         .start();
-    relay.connect().expect_reset();
+    relay.expect_turned_away();
     relay.expect_closed("connect_unreachable", 1);
     relay.settle();
 }
@@ -262,13 +262,17 @@ fn a_target_that_cannot_be_reached(kind: Kind) {
 fn a_target_that_comes_later(kind: Kind) {
     let address = format!("127.0.0.1:{}", free_port());
     let relay = Setup::new(kind).route(Route::new("web", &address)).start();
-    relay.connect().expect_reset();
+    relay.expect_turned_away();
     let server = Server::tcp(&address, echo);
     assert_echoes(&relay, &relay.connect());
     drop(server);
     await_that("the target to be gone again", || {
-        let met: Result<(), Trouble> = relay.connect().ping(UP, 0, 1);
-        met.is_err_and(|trouble| trouble.is_reset())
+        let Ok(stream) = Stream::connect(relay.address()) else {
+            return true;
+        };
+        stream
+            .ping(UP, 0, 1)
+            .is_err_and(|trouble| trouble.is_reset())
     });
     relay.settle();
 }
