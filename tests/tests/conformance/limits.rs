@@ -152,9 +152,10 @@ fn stalled_consumers_beside_a_fast_one(kind: Kind) {
 
 fn stalled_servers_beside_a_fast_one(kind: Kind) {
     let hold = Arc::new(RwLock::new(()));
-    let held = hold.write();
     let server = Server::local(choosing(Arc::default(), Arc::clone(&hold)));
     let relay = Setup::new(kind).to(&server).start();
+    // Taken after the server is made, so that it is let go before the server waits for its connections.
+    let held = hold.write();
     let stalled: Vec<Stream> = (0..STALLED)
         .map(|_| {
             let stream = relay.connect();
