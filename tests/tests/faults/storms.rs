@@ -94,12 +94,12 @@ fn assert_sleeps(relay: &Relay, begin: Instant, time: Duration, workers: u32) {
     let tries = a_second(after.failed - before.failed);
     let enters = a_second(after.seen - before.seen);
     assert!(
-        (1.0..=60.0).contains(&tries),
+        (1.0..=40.0).contains(&tries),
         "a worker tried {tries:.0} times a second"
     );
-    // Each try is followed by a wait.
+    // Each try is followed by a wait: about 60 in all, and by chance some more.
     assert!(
-        enters <= 130.0,
+        enters <= 80.0,
         "a worker entered the kernel {enters:.0} times a second"
     );
     let share = cpu.as_secs_f64() / seconds;
