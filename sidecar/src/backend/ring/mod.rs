@@ -60,7 +60,7 @@ impl Ring {
         let mut pool = Pool::new(pool_limit_bytes);
         let made = setup::make(&mut pool)?;
         let mut ring = made.ring;
-        let prewarmed = setup::prewarm(&mut ring, operations);
+        let prewarmed = setup::prewarm(&mut ring, operations)?;
         let waker = Waker::new().map_err(|errno| SetupError {
             step: "eventfd",
             errno,
