@@ -140,7 +140,19 @@ pub fn start(level: &LogLevel, format: LogFormat) -> Result<LogControl, String> 
         .with(lines.with_filter(filter))
         .try_init()
         .map_err(|error| format!("logging cannot be set up: {error}"))?;
+    std::panic::set_hook(Box::new(log_panic));
     Ok(LogControl { filter: control })
+}
+
+/// A panic is a line of the log like any other, so that whoever collects lines gets it whole.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    tracing::error!(
+        thread = thread.name().unwrap_or("unnamed"),
+        place = panic.location().map(ToString::to_string),
+        "panic: {}",
+        panic.payload_as_str().unwrap_or("without a message")
+    );
 }
 
 #[cfg(test)]

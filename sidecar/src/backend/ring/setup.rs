@@ -227,7 +227,10 @@ pub(super) fn prewarm(ring: &mut IoUring, operations: u32) -> u32 {
     let mut made = 0;
     while made < operations {
         for _ in 0..batch {
-            push(ring, &opcode::PollAdd::new(Fd(silent.fd()), libc::POLLIN as u32).build());
+            push(
+                ring,
+                &opcode::PollAdd::new(Fd(silent.fd()), libc::POLLIN as u32).build(),
+            );
         }
         let refused = wait(ring, 0, None).is_err() || !ring.submission().is_empty();
         made += batch - ring.submission().len() as u32;
