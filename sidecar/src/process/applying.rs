@@ -204,16 +204,17 @@ impl Relays {
             return Ok(());
         }
         self.resolver.tell(&relay.target);
-        let (address, target) = (running.address, relay.target.to_string());
-        tracing::info!(relay = relay.name, %address, target, "listening");
+        // Not `target`, which is a field of every line.
+        let (address, to) = (running.address, relay.target.to_string());
+        tracing::info!(relay = relay.name, %address, to, "listening");
         Ok(())
     }
 
     fn retarget(&self, relay: &Relay, addresses: Vec<SockAddr>) {
         self.team.retarget(relay, addresses);
         self.resolver.tell(&relay.target);
-        let target = relay.target.to_string();
-        tracing::info!(relay = relay.name, target, "new connections lead here");
+        let to = relay.target.to_string();
+        tracing::info!(relay = relay.name, to, "new connections lead elsewhere");
     }
 }
 
