@@ -67,23 +67,22 @@ impl FromStr for LogLevel {
                 "a log level of {bytes} bytes is more than the {DIRECTIVE_BYTES_MAX} that are read: {ALLOWED}"
             ));
         }
+        let directives: Vec<&str> = given.split(',').map(str::trim).collect();
         // A bare word that is no level would be taken for the name of a module that does not exist.
-        for directive in given.split(',') {
-            if !directive.contains('=') && directive.trim().parse::<LevelFilter>().is_err() {
+        for directive in &directives {
+            if !directive.contains('=') && directive.parse::<LevelFilter>().is_err() {
                 let shown = directive.escape_debug();
                 return Err(format!("`{shown}` is no log level: {ALLOWED}"));
             }
         }
-        let mut targets: Targets = given.parse().map_err(|_| {
+        let mut targets: Targets = directives.join(",").parse().map_err(|_| {
             format!(
                 "`{}` is no log level or directive: {ALLOWED}",
                 given.escape_debug()
             )
         })?;
-        if !given
-            .split(',')
-            .any(|directive| directive.trim().starts_with(ACCESS_TARGET))
-        {
+        let is_access = |directive: &&str| directive.starts_with(ACCESS_TARGET);
+        if !directives.iter().any(is_access) {
             targets = targets.with_target(ACCESS_TARGET, LevelFilter::INFO);
         }
         Ok(LogLevel {
@@ -140,7 +139,19 @@ pub fn start(level: &LogLevel, format: LogFormat) -> Result<LogControl, String> 
         .with(lines.with_filter(filter))
         .try_init()
         .map_err(|error| format!("logging cannot be set up: {error}"))?;
+    std::panic::set_hook(Box::new(log_panic));
     Ok(LogControl { filter: control })
+}
+
+/// A panic is a line of the log like any other, so that whoever collects lines gets it whole.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    tracing::error!(
+        thread = thread.name().unwrap_or("unnamed"),
+        place = panic.location().map(ToString::to_string),
+        "panic: {}",
+        panic.payload_as_str().unwrap_or("without a message")
+    );
 }
 
 #[cfg(test)]

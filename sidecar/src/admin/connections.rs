@@ -1,8 +1,10 @@
 //! The admin listener's connections: how many, how long, and how slow a client may be.
 //!
-//! The newest is always served, because it may be a probe: where there are too many, the oldest goes.
+//! The newest is always served, because it may be a probe: where there are too many, the oldest goes, and where load has
+//! used up the process's descriptors, there are some to spare.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,14 +31,35 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// How long accepting rests after it failed, such as for want of descriptors.
 const REST: Duration = Duration::from_millis(100);
 
+/// Descriptors held for connections that come when the process has none left.
+const SPARES: usize = 4;
+
+/// How often spares that were used are held again.
+const REFILL: Duration = Duration::from_secs(1);
+
 /// Accepts and serves until the runtime ends.
 pub(super) async fn accept(listener: TcpListener, router: Router, state: Arc<State>) {
     // Dropping a sender ends its connection; a connection that ended has dropped its receiver.
     let mut open: VecDeque<oneshot::Sender<()>> = VecDeque::new();
+    let mut spares = Spares::hold(&state);
+    let mut refill = tokio::time::interval(REFILL);
     let mut is_failing = false;
     loop {
-        let stream = match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = refill.tick() => {
+                spares.refill();
+                continue;
+            }
+        };
+        let stream = match accepted {
             Ok((stream, _)) => stream,
+            Err(_) if spares.release() => continue,
+            // The oldest makes room: its task ends while this one waits.
+            Err(_) if open.pop_front().is_some() => {
+                tokio::task::yield_now().await;
+                continue;
+            }
             Err(error) => {
                 if !is_failing {
                     tracing::warn!(%error, "the admin listener cannot accept: it tries again");
@@ -54,6 +77,35 @@ pub(super) async fn accept(listener: TcpListener, router: Router, state: Arc<Sta
         let (ends, ended) = oneshot::channel();
         open.push_back(ends);
         tokio::spawn(serve(stream, router.clone(), ended, Descriptor::of(&state)));
+    }
+}
+
+/// Descriptors that are open for nothing, to be closed when one is needed.
+struct Spares {
+    held: Vec<(File, Descriptor)>,
+    state: Arc<State>,
+}
+
+impl Spares {
+    fn hold(state: &Arc<State>) -> Self {
+        let mut spares = Spares {
+            held: Vec::with_capacity(SPARES),
+            state: state.clone(),
+        };
+        spares.refill();
+        spares
+    }
+
+    fn refill(&mut self) {
+        while self.held.len() < SPARES
+            && let Ok(file) = File::open("/dev/null")
+        {
+            self.held.push((file, Descriptor::of(&self.state)));
+        }
+    }
+
+    fn release(&mut self) -> bool {
+        self.held.pop().is_some()
     }
 }
 

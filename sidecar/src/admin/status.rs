@@ -207,24 +207,31 @@ fn worker(state: &State, index: usize, stats: &WorkerStats, report: &BackendRepo
 /// Those that run, those that should, and those that are gone but for their connections.
 fn relays(state: &State, counted: &[RelayCounts]) -> Vec<Relay> {
     let (running, unopened) = (state.team.relays(), state.relays.unopened());
+    let is_shown = |counts: &&RelayCounts| {
+        counts.connections_open() > 0
+            || state.phase() == Phase::Draining
+            || running.iter().any(|r| r.relay.name == counts.name)
+    };
     let mut relays: Vec<Relay> = counted
         .iter()
+        .filter(is_shown)
         .map(|counts| relay(state, counts, &running))
         .collect();
     for missing in unopened.iter() {
-        match relays.iter_mut().find(|relay| relay.name == missing.name) {
-            Some(relay) => relay.error = Some(missing.error.clone()),
-            None => relays.push(Relay {
-                error: Some(missing.error.clone()),
-                ..relay(
-                    state,
-                    &RelayCounts {
-                        name: missing.name.clone(),
-                        stats: Vec::new(),
-                    },
-                    &running,
-                )
-            }),
+        let (name, error) = (&missing.relay.name, Some(missing.error.clone()));
+        match relays.iter_mut().find(|relay| relay.name == *name) {
+            Some(relay) => relay.error = error,
+            None => {
+                let counts = RelayCounts {
+                    name: name.clone(),
+                    stats: Vec::new(),
+                };
+                relays.push(Relay {
+                    error,
+                    target: Some(missing.relay.target.to_string()),
+                    ..relay(state, &counts, &running)
+                });
+            }
         }
     }
     relays

@@ -1,4 +1,5 @@
-//! Commands and their flags. Each command has a file; this one knows all of them and nothing about any.
+//! Commands and their flags. Each command has a file with its `Arguments` and its `run`; this one lists them, turns
+//! failures into sentences and exit codes, and knows nothing else about any.
 
 mod check;
 mod relay;
@@ -73,8 +74,7 @@ pub(crate) fn main() -> ExitCode {
             ExitCode::from(USAGE)
         }
         Err(Failure::Failed(error)) => {
-            // With its causes, on one line.
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", with_causes(&error));
             ExitCode::from(FAILED)
         }
     }
@@ -88,6 +88,19 @@ fn demo() -> Result<(), Failure> {
     }
 }
 
+/// The sentence and its causes on one line; a cause that the sentence tells already is not told again.
+fn with_causes(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,5 +109,16 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = std::io::Error::other("the port is taken");
+        let error =
+            anyhow::Error::new(cause).context("cannot listen: the port is taken; stop the other");
+        assert_eq!(
+            with_causes(&error.context("no start")),
+            "no start: cannot listen: the port is taken; stop the other"
+        );
     }
 }

@@ -101,6 +101,11 @@ fn admin(given: &str) -> Result<AdminListener, String> {
 
 /// Runs until it has ended.
 pub(super) fn run(arguments: Arguments, epoch: Instant) -> Result<(), Failure> {
+    let overrides = Overrides {
+        admin: arguments.admin,
+        backend: arguments.backend,
+        workers: arguments.workers,
+    };
     let (config, file) = match (arguments.config, arguments.relay) {
         (Some(_), relays) if !relays.is_empty() => {
             return Err(Failure::Usage(
@@ -116,7 +121,12 @@ pub(super) fn run(arguments: Arguments, epoch: Instant) -> Result<(), Failure> {
             let loaded = settings::load(&path).map_err(anyhow::Error::from)?;
             (loaded.config.clone(), Some((path, loaded)))
         }
-        (None, relays) => (Arc::new(Config::of_relays(relays)), None),
+        (None, relays) => {
+            let config = Config::of_relays(relays);
+            let together = overrides.over(&config).check();
+            together.map_err(|error| Failure::Usage(error.to_string()))?;
+            (Arc::new(config), None)
+        }
     };
     if arguments.admin == Some(AdminListener::Off) && arguments.admin_port_file.is_some() {
         return Err(Failure::Usage(
@@ -130,11 +140,7 @@ pub(super) fn run(arguments: Arguments, epoch: Instant) -> Result<(), Failure> {
         epoch,
         config,
         file,
-        overrides: Overrides {
-            admin: arguments.admin,
-            backend: arguments.backend,
-            workers: arguments.workers,
-        },
+        overrides,
         admin_port_file: arguments.admin_port_file,
         log,
         log_level: arguments.log_level,

@@ -3,7 +3,7 @@
 //! It owns the order of closing and opening, and what could not be opened, which is tried again until it can or is no
 //! longer wanted. No connection ends because of anything done here.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,8 +21,8 @@ pub const RETRY: Duration = Duration::from_secs(5);
 /// A relay that is wanted and does not listen where it should.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unopened {
-    /// Its name.
-    pub name: String,
+    /// As it is wanted.
+    pub relay: Relay,
     /// Why, as a sentence.
     pub error: String,
 }
@@ -35,6 +35,7 @@ pub struct Relays {
     /// What is wanted. Held while anything is opened or closed.
     wanted: Mutex<Vec<Relay>>,
     unopened: ArcSwap<Vec<Unopened>>,
+    failures_total: AtomicU64,
     closed: AtomicBool,
 }
 
@@ -60,6 +61,7 @@ impl Relays {
             team,
             wanted: Mutex::default(),
             unopened: ArcSwap::default(),
+            failures_total: AtomicU64::new(0),
             closed: AtomicBool::new(false),
         })
     }
@@ -103,6 +105,11 @@ impl Relays {
         self.unopened.load_full()
     }
 
+    /// How often a relay could not be opened; one that is tried again in vain counts once.
+    pub fn failures_total(&self) -> u64 {
+        self.failures_total.load(Ordering::Relaxed)
+    }
+
     /// Who finds the targets' addresses.
     pub fn resolver(&self) -> &Resolver {
         &self.resolver
@@ -112,27 +119,28 @@ impl Relays {
         let failed = self.reconcile(wanted);
         let before = self.unopened();
         for (relay, error) in &failed {
-            if !before.iter().any(|known| known.name == relay.name) {
+            if !before.iter().any(|known| known.relay.name == relay.name) {
+                self.failures_total.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(relay = relay.name, error = %error, "the relay cannot be opened: the others go on, and it is tried again");
             }
         }
         let unopened = failed.into_iter().map(|(relay, error)| Unopened {
-            name: relay.name,
             error: error.to_string(),
+            relay,
         });
         self.unopened.store(Arc::new(unopened.collect()));
     }
 
     /// Closes and opens; returns what could not be opened.
     fn reconcile(&self, wanted: &[Relay]) -> Vec<(Relay, ListenError)> {
-        let running = self.team.relays();
-        let runs = |relay: &Relay| running.iter().find(|r| r.relay.name == relay.name);
-        let stays = |r: &RunningRelay| {
+        let running: Vec<Running> = self.team.relays().iter().map(Running::of).collect();
+        let runs = |relay: &Relay| running.iter().find(|r| r.wanted.name == relay.name);
+        let stays = |r: &Running| {
             wanted
                 .iter()
-                .any(|relay| relay.name == r.relay.name && relay.listen == r.wanted.listen)
+                .any(|relay| relay.name == r.wanted.name && relay.listen == r.wanted.listen)
         };
-        let going: Vec<&RunningRelay> = running.iter().filter(|r| !stays(r)).collect();
+        let going: Vec<&Running> = running.iter().filter(|r| !stays(r)).collect();
         let addresses = self.addresses_of(wanted);
 
         let mut failed = Vec::new();
@@ -151,14 +159,13 @@ impl Relays {
                 Some(r) => match self.add(relay, addresses.clone()) {
                     Ok(()) => drop(self.team.remove(&relay.name)),
                     Err(error) => {
-                        let listen = r.wanted.listen;
-                        self.retarget(
-                            &Relay {
-                                listen,
-                                ..relay.clone()
-                            },
-                            addresses,
-                        );
+                        let there = Relay {
+                            listen: r.wanted.listen,
+                            ..relay.clone()
+                        };
+                        if there != r.wanted {
+                            self.retarget(&there, addresses);
+                        }
                         failed.push((relay.clone(), error));
                     }
                 },
@@ -170,13 +177,13 @@ impl Relays {
             }
         }
         for r in going {
-            let is_wanted = wanted.iter().any(|relay| relay.name == r.relay.name);
+            let is_wanted = wanted.iter().any(|relay| relay.name == r.wanted.name);
             let moves = after_closing
                 .iter()
-                .any(|(relay, _)| relay.name == r.relay.name);
+                .any(|(relay, _)| relay.name == r.wanted.name);
             if !is_wanted || moves {
-                self.team.remove(&r.relay.name);
-                tracing::info!(relay = r.relay.name, address = %r.address, "no longer listening");
+                self.team.remove(&r.wanted.name);
+                tracing::info!(relay = r.wanted.name, address = %r.address, "no longer listening");
             }
         }
         for (relay, addresses) in after_closing {
@@ -204,22 +211,38 @@ impl Relays {
             return Ok(());
         }
         self.resolver.tell(&relay.target);
-        let (address, target) = (running.address, relay.target.to_string());
-        tracing::info!(relay = relay.name, %address, target, "listening");
+        // Not `target`, which is a field of every line.
+        let (address, to) = (running.address, relay.target.to_string());
+        tracing::info!(relay = relay.name, %address, to, "listening");
         Ok(())
     }
 
     fn retarget(&self, relay: &Relay, addresses: Vec<SockAddr>) {
         self.team.retarget(relay, addresses);
         self.resolver.tell(&relay.target);
-        let target = relay.target.to_string();
-        tracing::info!(relay = relay.name, target, "new connections lead here");
+        let to = relay.target.to_string();
+        tracing::info!(relay = relay.name, to, "new connections lead elsewhere");
+    }
+}
+
+/// A relay that runs, without its sockets: whoever holds those keeps the port.
+struct Running {
+    wanted: Relay,
+    address: std::net::SocketAddr,
+}
+
+impl Running {
+    fn of(running: &RunningRelay) -> Self {
+        Running {
+            wanted: running.wanted.clone(),
+            address: running.address,
+        }
     }
 }
 
 /// Whether `relay` asks for a port that `running` holds, of whatever address: the kernel sees a clash where one of the
 /// two addresses contains the other.
-fn shares_port(running: &RunningRelay, relay: &Relay) -> bool {
+fn shares_port(running: &Running, relay: &Relay) -> bool {
     let port = relay.listen.0.port();
     port != 0 && running.address.port() == port
 }

@@ -73,9 +73,8 @@ fn fixed_targets_are_known_at_once_and_names_of_both_families() {
 #[test]
 fn the_last_good_answer_stays_while_look_ups_fail_and_goes_with_the_next() {
     let (follower, hears) = follower(&["app:80"]);
-    let asked = Arc::new(AtomicUsize::new(0));
-    let counts = asked.clone();
-    let look_up = move |_: &str, port| match counts.fetch_add(1, Ordering::SeqCst) {
+    let asked = AtomicUsize::new(0);
+    let look_up = move |_: &str, port| match asked.fetch_add(1, Ordering::SeqCst) {
         0 => Ok(vec![SocketAddr::new("10.0.0.1".parse().unwrap(), port)]),
         1 | 2 => Err(io::Error::other("the name server is down")),
         3 => Ok(Vec::new()),
@@ -121,15 +120,15 @@ fn a_name_server_that_does_not_answer_holds_up_no_other_name_and_nobody_longer_t
 #[test]
 fn one_look_up_of_a_name_at_a_time() {
     let (follower, _hears) = follower(&["app:80"]);
-    let busy = Arc::new(AtomicBool::new(false));
+    let busy = AtomicBool::new(false);
     let overlapped = Arc::new(AtomicBool::new(false));
-    let (saw, is) = (overlapped.clone(), busy.clone());
+    let saw = overlapped.clone();
     let look_up = move |_: &str, port| {
-        if is.swap(true, Ordering::SeqCst) {
+        if busy.swap(true, Ordering::SeqCst) {
             saw.store(true, Ordering::SeqCst);
         }
         std::thread::sleep(Duration::from_millis(20));
-        is.store(false, Ordering::SeqCst);
+        busy.store(false, Ordering::SeqCst);
         Ok(vec![SocketAddr::new("10.0.0.1".parse().unwrap(), port)])
     };
     let resolver = Resolver::start_with(Box::new(look_up), follower, SOON).unwrap();

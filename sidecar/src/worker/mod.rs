@@ -46,6 +46,9 @@ const COMPLETIONS_PER_TURN: usize = 1024;
 /// The longest a worker sleeps, so that its loop is seen turning.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
+/// Connections that are ended at the drain's limit have so long to go in good order.
+const OVERDUE_AFTER: Duration = Duration::from_millis(500);
+
 /// What a worker is given of its process.
 #[derive(Debug, Clone)]
 pub struct Surroundings {
@@ -66,6 +69,9 @@ pub struct Surroundings {
 pub enum Exit {
     /// No connection is left, or none may be.
     Finished,
+    /// The time to finish is over, and the kernel does not even let connections be ended: they go with the
+    /// backend.
+    Overdue,
     /// The backend cannot go on; says why.
     Broken(String),
 }
@@ -199,6 +205,12 @@ impl<B: Backend> Worker<B> {
             self.publish();
             return Some(Exit::Finished);
         }
+        if self
+            .finish_by
+            .is_some_and(|by| self.now >= by.saturating_add(OVERDUE_AFTER))
+        {
+            return Some(Exit::Overdue);
+        }
         let exit = self.submit(more);
         self.publish();
         exit
@@ -303,12 +315,12 @@ impl<B: Backend> Worker<B> {
         }
     }
 
-    /// Closes every socket at once: the backend broke, and with it goes all that was in flight.
-    pub fn lose_everything(mut self) -> Settings {
+    /// Closes every socket at once and gives the backend up, with all that was in flight on it.
+    pub fn lose_everything(mut self, reason: CloseReason) -> Settings {
         let settings = self.limits.settings;
         for id in self.connections.ids() {
             if let Some(connection) = self.connections.get_mut(id) {
-                connection.flow.end(CloseReason::BackendLost);
+                connection.flow.end(reason);
             }
             self.close(id, true);
         }
@@ -316,7 +328,6 @@ impl<B: Backend> Worker<B> {
             self.backend.close_pipe(pipe);
             self.surroundings.shared.count_descriptors(-2);
         }
-        self.surroundings.stats.backend_rebuilds.add(1);
         self.publish();
         self.backend.abandon();
         settings

@@ -147,8 +147,8 @@ fn settings(families: &mut Families, state: &State) {
     count(
         families,
         "ringside_settings_errors_total",
-        "Configurations that were offered and refused; the last good one stayed in effect. Relays that could not be opened are in ringside_relays_unopened.",
-        now.refusals_total,
+        "Configurations that were refused, so that the last good one stayed in effect, and relays of taken ones that could not be opened (ringside_relays_unopened has those that still are not).",
+        now.refusals_total + state.relays.failures_total(),
     );
     level(
         families,

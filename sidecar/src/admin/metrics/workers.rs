@@ -34,7 +34,7 @@ const fn count(name: &'static str, help: &'static str, value: fn(&WorkerStats) -
     }
 }
 
-static FIGURES: [Figure; 19] = [
+static FIGURES: [Figure; 17] = [
     level(
         "ringside_submission_batch_limit",
         "The most operations that the next submission offers to the kernel; adapts between batch.min and batch.max.",
@@ -74,11 +74,6 @@ static FIGURES: [Figure; 19] = [
         "ringside_accept_paused",
         "Whether accepting is paused (1) or not (0); ringside_accept_pauses_total has the reasons.",
         |stats| u64::from(stats.accept_pause.get() != 0),
-    ),
-    level(
-        "ringside_connections_open",
-        "Connections open now.",
-        |stats| stats.connections_open.get(),
     ),
     count(
         "ringside_spliced_bytes_total",
@@ -125,11 +120,6 @@ static FIGURES: [Figure; 19] = [
         "The most that the pool of receive buffers may take, in bytes (buffers.pool).",
         |stats| stats.pool_limit_bytes.get(),
     ),
-    count(
-        "ringside_worker_turned_nanoseconds",
-        "When the loop last turned, in nanoseconds since the process started; it turns at least once a second.",
-        |stats| stats.last_turn_nanos.get(),
-    ),
 ];
 
 pub(super) fn add(families: &mut Families, team: &Team) {
@@ -146,11 +136,28 @@ pub(super) fn add(families: &mut Families, team: &Team) {
             family.add(&[("worker", worker)], (figure.value)(stats) as f64);
         }
     }
+    connections(families, team, &names);
     submissions(families, &workers);
     pauses(families, &workers);
     ranges(families, &workers);
     buffer_pool(families, &workers);
     backends(families, team);
+}
+
+/// By the counts of openings and closings, which are never behind: what a worker publishes of itself is as old as its
+/// last turn.
+fn connections(families: &mut Families, team: &Team, names: &[String]) {
+    let counted = team.counted();
+    let family = families.family(
+        "ringside_connections_open",
+        "Connections open now.",
+        Kind::Gauge,
+    );
+    for (index, worker) in names.iter().enumerate() {
+        let of_worker = counted.iter().filter_map(|counts| counts.stats.get(index));
+        let open: u64 = of_worker.map(|stats| stats.connections_open()).sum();
+        family.add(&[("worker", worker)], open as f64);
+    }
 }
 
 fn submissions(families: &mut Families, workers: &[(&str, &WorkerStats)]) {
@@ -253,7 +260,7 @@ mod tests {
         for (index, figure) in FIGURES.iter().enumerate() {
             assert!(figure.name.starts_with("ringside_"), "{}", figure.name);
             assert!(figure.help.ends_with('.') && figure.help.len() > 15);
-            let is_total = figure.name.ends_with("_total") || figure.name.ends_with("_nanoseconds");
+            let is_total = figure.name.ends_with("_total");
             assert_eq!(is_total, figure.kind == Kind::Counter, "{}", figure.name);
             assert!(FIGURES[..index].iter().all(|f| f.name != figure.name));
         }

@@ -38,7 +38,8 @@ pub(super) const ALLOWED_OPERATIONS: [u8; 8] = [
 /// A trial that hangs would be worse than one that fails.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Submissions that the kernel may refuse during set-up, a millisecond apart, before it counts as unusable.
+/// Submissions that the kernel may refuse in a row during set-up, a millisecond apart, before it counts as
+/// unusable.
 const REFUSALS_MOST: u32 = 100;
 
 /// IORING_REGISTER_SYNC_CANCEL: cancels while the kernel takes no submissions.
@@ -259,15 +260,19 @@ pub(super) fn prewarm(ring: &mut IoUring, operations: u32) -> Result<u32, SetupE
 /// Has the kernel take all that is queued, in smaller and smaller portions while it pushes back: an entry
 /// must not stay in the queue when what it points at is gone. Says whether it went without pushback.
 fn submit_all(ring: &mut IoUring, step: &'static str) -> Result<bool, SetupError> {
-    let mut portion = ring.params().sq_entries();
-    let mut refusals = 0;
+    let most = ring.params().sq_entries();
+    let mut portion = most;
+    let (mut calm, mut refusals) = (true, 0);
     while !ring.submission().is_empty() {
         let before = ring.submission().len();
         let entered = enter(ring, portion, 0, Duration::ZERO);
         // The head is believed, not the returned count.
         if ring.submission().len() < before {
+            refusals = 0;
+            portion = (portion * 2).min(most);
             continue;
         }
+        calm = false;
         refusals += 1;
         match entered {
             Err(error) if refusals > REFUSALS_MOST || !passes(&error) => {
@@ -281,7 +286,7 @@ fn submit_all(ring: &mut IoUring, step: &'static str) -> Result<bool, SetupError
         portion = (portion / 2).max(1);
         let _ = enter(ring, 0, 1, Duration::from_millis(1));
     }
-    Ok(refusals == 0)
+    Ok(calm)
 }
 
 /// Whether trying again is right.

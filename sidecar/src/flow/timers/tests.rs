@@ -28,7 +28,7 @@ fn a_node_is_sixteen_bytes() {
 fn fires_at_its_tick_and_not_before() {
     let mut timers = Timers::new(DEFAULT_TICK, at(500));
     timers.schedule(3, at(500 + TICK + 1));
-    assert_eq!(expired(&mut timers, 500 + 2 * TICK - 1), [0_u32; 0]);
+    assert!(expired(&mut timers, 500 + 2 * TICK - 1).is_empty());
     assert_eq!(timers.next_deadline(), Some(at(500 + 2 * TICK)));
     assert_eq!(expired(&mut timers, 500 + 2 * TICK), [3]);
     assert!(timers.is_empty());
@@ -49,10 +49,10 @@ fn a_deadline_beyond_the_horizon_is_kept() {
     timers.schedule(1, at(200 * DAY));
     timers.schedule(2, Time::MAX);
     for day in 1..200 {
-        assert_eq!(expired(&mut timers, day * DAY), [0_u32; 0]);
+        assert!(expired(&mut timers, day * DAY).is_empty());
     }
     assert_eq!(expired(&mut timers, 200 * DAY), [1]);
-    assert_eq!(expired(&mut timers, u64::MAX - TICK), [0_u32; 0]);
+    assert!(expired(&mut timers, u64::MAX - TICK).is_empty());
     assert_eq!(timers.len(), 1);
 }
 

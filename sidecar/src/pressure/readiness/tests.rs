@@ -92,7 +92,7 @@ fn a_storm_shorter_than_its_patience_is_borne() {
         worker.busy(2_000);
         worker.storm(900);
     }
-    assert_eq!(worker.flips, [0_u64; 0]);
+    assert!(worker.flips.is_empty());
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn one_refused_submission_of_an_idle_worker_is_forgotten() {
     let mut worker = Worker::new(ReadinessLimits::default());
     worker.readiness.record(1, 1, at_millis(0));
     worker.idle(5_000);
-    assert_eq!(worker.flips, [0_u64; 0]);
+    assert!(worker.flips.is_empty());
 }
 
 #[test]
