@@ -288,17 +288,15 @@ impl Flow {
         self.closing.get_or_insert(reason);
     }
 
-    /// The sends under way that are to be ended early, by the side whose bytes they are: what they have not
-    /// sent is sent again, from elsewhere. The worker cancels them.
-    pub fn interrupt_sends(&mut self) -> [bool; 2] {
-        Side::BOTH.map(|from| {
-            let send = &mut self.ends[from.other() as usize].send;
-            let running = *send == Operation::Running;
-            if running {
-                *send = Operation::Cancelling;
-            }
-            running
-        })
+    /// Has the send of bytes from `from` ended early, if one is under way: what it has not sent is sent again,
+    /// from elsewhere. Says whether the worker has to cancel it.
+    pub fn interrupt_send(&mut self, from: Side) -> bool {
+        let send = &mut self.ends[from.other() as usize].send;
+        let is_running = *send == Operation::Running;
+        if is_running {
+            *send = Operation::Cancelling;
+        }
+        is_running
     }
 
     /// Puts one chunk in the place of all that waits from this side. Nothing of it is being sent.

@@ -134,6 +134,13 @@ impl ChunkStore {
         }
     }
 
+    /// Whether bytes of a queue lie in the pool's entries, and not all in memory of their own.
+    pub fn holds_entries(&self, queue: &Queue) -> bool {
+        let mut holds = false;
+        self.for_each(queue, |chunk| holds |= !chunk.is_private());
+        holds
+    }
+
     /// Removes `bytes` from the queue's front: they have been sent.
     pub fn pop(&mut self, queue: &mut Queue, bytes: u32) {
         let mut left = bytes.min(queue.bytes);

@@ -91,7 +91,8 @@ impl<B: Backend> Worker<B> {
             }
             (_, _) => return self.on_connect_failed(id, CloseReason::ConnectTimeout),
         }
-        if connection.moves_out && completion.token.kind() == OperationKind::Send {
+        let is_send = completion.token.kind() == OperationKind::Send;
+        if is_send && connection.moves_out[side.other() as usize] {
             self.move_out(id, side.other());
         }
         self.touch(id);
