@@ -212,6 +212,16 @@ impl Flow {
         }
     }
 
+    /// The target's backlog is full; the worker has closed the connect's socket. This address is tried again
+    /// after a pause, for as long as a connect may take: what a blocking connect would have waited.
+    pub fn on_connect_postponed(&mut self, now: Time) {
+        let upstream = &mut self.ends[Side::Upstream as usize];
+        upstream.socket = SocketId::NONE;
+        upstream.retry_at = now.saturating_add(RETRY_PAUSE);
+        self.connect_is_late = false;
+        self.phase = Phase::Connecting(Operation::Idle);
+    }
+
     /// Bytes came from `side`; the chunk is the flow's from here on.
     pub fn on_received(
         &mut self,
@@ -324,7 +334,10 @@ impl Flow {
         }
         match self.phase {
             Phase::Connecting(Operation::Idle) => {
-                self.enter(Phase::Connecting(Operation::Running), view.now);
+                if view.now < self.ends[Side::Upstream as usize].retry_at {
+                    return None;
+                }
+                self.phase = Phase::Connecting(Operation::Running);
                 Some(Action::Connect)
             }
             Phase::Connecting(Operation::Running) if self.connect_is_late => {

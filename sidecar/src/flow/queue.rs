@@ -204,6 +204,15 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_chunk_is_given_back_at_once() {
+        let mut store = ChunkStore::default();
+        let mut queue = Queue::default();
+        store.push(&mut queue, Chunk::of_place(1, 0, 0));
+        assert_eq!(store.gather(&queue, &mut [Chunk::of_place(0, 0, 0)]).0, 0);
+        assert_eq!(store.take_released().count(), 1);
+    }
+
+    #[test]
     fn nodes_are_used_again() {
         let mut store = ChunkStore::default();
         let mut queue = Queue::default();

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use ringside_api::Settings;
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::access_log::AccessLog;
 use super::command::{Command, Mailbox};
@@ -278,7 +279,48 @@ fn a_taker_that_stalls_again_has_its_bytes_moved_out_again() {
 fn a_connection_stays_small() {
     // Of the 512 bytes of user memory that an idle connection may cost: the rest is its timer, its slot in
     // the lists and what the backend keeps of two sockets.
-    const MOST_BYTES: usize = 384;
+    const MOST_BYTES: usize = 256;
     let size = size_of::<Option<Connection>>();
     assert!(size <= MOST_BYTES, "a connection takes {size} bytes");
+}
+
+#[test]
+fn a_full_backlog_of_a_unix_socket_is_waited_for() {
+    let mut bench = Bench::new(&Settings::default());
+    let folder = tempfile::tempdir().unwrap();
+    let address = SockAddr::unix(folder.path().join("target")).unwrap();
+    let stream = || {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        socket
+    };
+    let target = stream();
+    target.bind(&address).unwrap();
+    target.listen(0).unwrap();
+    // Others fill the backlog.
+    let others: Vec<Socket> = std::iter::repeat_with(stream)
+        .take_while(|other| other.connect(&address).is_ok())
+        .collect();
+    bench.relay.addresses.store(Arc::new(vec![address]));
+    let mut client = TcpStream::connect(bench.address).unwrap();
+    client.write_all(b"x").unwrap();
+    bench.turn_until("the relay was turned away", |bench| {
+        let was_accepted = !bench.worker.connections.is_empty();
+        was_accepted && !bench.connection().flow.socket(Side::Upstream).is_some()
+    });
+    for _ in &others {
+        target.accept().unwrap();
+    }
+    let mut accepted = None;
+    bench.turn_until("the target has the connection", |_| {
+        accepted = target.accept().ok();
+        accepted.is_some()
+    });
+    let mut accepted = accepted.unwrap().0;
+    accepted.set_nonblocking(true).unwrap();
+    bench.turn_until("the byte is through", |_| {
+        matches!(accepted.read(&mut [0; 8]), Ok(1))
+    });
+    // The client's, the target's.
+    assert_eq!(bench.descriptors(), 2);
 }
