@@ -239,6 +239,16 @@ impl Flow {
         }
     }
 
+    /// The target's backlog is full; the worker has closed the connect's socket. This address is tried again
+    /// after a pause, for as long as a connect may take: what a blocking connect would have waited.
+    pub fn on_connect_postponed(&mut self, now: Time) {
+        let upstream = &mut self.ends[Side::Upstream as usize];
+        upstream.socket = SocketId::NONE;
+        upstream.retry_at = now.saturating_add(RETRY_PAUSE);
+        self.connect_is_late = false;
+        self.phase = Phase::Connecting(Operation::Idle);
+    }
+
     /// Bytes came from `side`; the chunk is the flow's from here on.
     pub fn on_received(
         &mut self,
@@ -316,17 +326,15 @@ impl Flow {
         self.closing.get_or_insert(reason);
     }
 
-    /// The sends under way that are to be ended early, by the side whose bytes they are: what they have not
-    /// sent is sent again, from elsewhere. The worker cancels them.
-    pub fn interrupt_sends(&mut self) -> [bool; 2] {
-        Side::BOTH.map(|from| {
-            let send = &mut self.ends[from.other() as usize].send;
-            let running = *send == Operation::Running;
-            if running {
-                *send = Operation::Cancelling;
-            }
-            running
-        })
+    /// Has the send of bytes from `from` ended early, if one is under way: what it has not sent is sent again,
+    /// from elsewhere. Says whether the worker has to cancel it.
+    pub fn interrupt_send(&mut self, from: Side) -> bool {
+        let send = &mut self.ends[from.other() as usize].send;
+        let is_running = *send == Operation::Running;
+        if is_running {
+            *send = Operation::Cancelling;
+        }
+        is_running
     }
 
     /// Puts one chunk in the place of all that waits from this side. Nothing of it is being sent.
@@ -354,7 +362,10 @@ impl Flow {
         }
         match self.phase {
             Phase::Connecting(Operation::Idle) => {
-                self.enter(Phase::Connecting(Operation::Running), view.now);
+                if view.now < self.ends[Side::Upstream as usize].retry_at {
+                    return None;
+                }
+                self.phase = Phase::Connecting(Operation::Running);
                 Some(Action::Connect)
             }
             Phase::Connecting(Operation::Running) if self.connect_is_late => {

@@ -134,6 +134,13 @@ impl ChunkStore {
         }
     }
 
+    /// Whether bytes of a queue lie in the pool's entries, and not all in memory of their own.
+    pub fn holds_entries(&self, queue: &Queue) -> bool {
+        let mut holds = false;
+        self.for_each(queue, |chunk| holds |= !chunk.is_private());
+        holds
+    }
+
     /// Removes `bytes` from the queue's front: they have been sent.
     pub fn pop(&mut self, queue: &mut Queue, bytes: u32) {
         let mut left = bytes.min(queue.bytes);
@@ -194,6 +201,15 @@ mod tests {
         assert!(queue.is_empty());
         assert_eq!(store.take_released().count(), 3);
         assert_eq!(store.queued_bytes(), 0);
+    }
+
+    #[test]
+    fn an_empty_chunk_is_given_back_at_once() {
+        let mut store = ChunkStore::default();
+        let mut queue = Queue::default();
+        store.push(&mut queue, Chunk::of_place(1, 0, 0));
+        assert_eq!(store.gather(&queue, &mut [Chunk::of_place(0, 0, 0)]).0, 0);
+        assert_eq!(store.take_released().count(), 1);
     }
 
     #[test]

@@ -30,7 +30,7 @@ impl Flow {
         }
         let limit = match self.phase {
             Phase::Connecting(_) if self.connect_is_late => return None,
-            Phase::Connecting(_) => return Some(self.phase_began.saturating_add(timeouts.connect)),
+            Phase::Connecting(_) => self.phase_began.saturating_add(timeouts.connect),
             _ if self.is_half_closed() => self
                 .last_activity
                 .saturating_add(timeouts.half_close.min(timeouts.idle)),
@@ -80,7 +80,7 @@ impl Flow {
             Phase::Connecting(_) => self.connect_is_late = true,
             Phase::EnteringSplice if now < self.quiet_limit(timeouts) => self.give_up_entering(now),
             Phase::Splicing if now < self.quiet_limit(timeouts) => {
-                self.leave_splicing_if_quiet(now)
+                self.leave_splicing_if_quiet(now);
             }
             Phase::Relaying if now < self.quiet_limit(timeouts) => {
                 // Looked at again after the same time, if what it finds is no reset.

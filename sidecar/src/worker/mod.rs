@@ -16,6 +16,8 @@ mod splicing;
 pub mod stats;
 mod submitting;
 pub mod team;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -126,10 +128,9 @@ struct Connection {
     is_dirty: bool,
     is_streaming: bool,
     is_starved: bool,
-    /// Its queued bytes are to move out of the pool once the send that was cancelled for it is over.
-    moves_out: bool,
-    /// They have; until the queue is empty again there is nothing to gain by another time.
-    is_private: bool,
+    /// Its queued bytes, by the side that they come from, are to move out of the pool once the send that was
+    /// cancelled for it is over.
+    moves_out: [bool; 2],
 }
 
 /// Pipes for splicing: as many as streams hold places for, lent for as long as they hold bytes.
@@ -293,6 +294,7 @@ impl<B: Backend> Worker<B> {
         self.readiness.set_limits(limits.readiness);
         self.backend.set_pool_limit(limits.pool_bytes);
         self.limits = limits;
+        self.close_surplus_pipes();
         // A nearer deadline than the one a timer was set for has to be seen.
         for id in self.connections.ids() {
             self.touch(id);
@@ -333,16 +335,19 @@ impl<B: Backend> Worker<B> {
         settings
     }
 
-    /// The relays and listeners of this worker, for the backend that follows a broken one.
+    /// The relays and listeners of this worker, and whether it is to finish, for the backend that follows a
+    /// broken one.
     pub fn listening(&mut self) -> Vec<Command> {
         let ids = self.listeners.ids();
-        ids.into_iter()
-            .filter_map(|id| {
-                self.listeners
-                    .get_mut(id)
-                    .map(|listening| listening.as_command())
-            })
-            .collect()
+        let listening = ids.into_iter().filter_map(|id| {
+            self.listeners
+                .get_mut(id)
+                .map(|listening| listening.as_command())
+        });
+        let finish = self
+            .finish_by
+            .map(|by| Command::Finish(by.saturating_since(self.now)));
+        listening.chain(finish).collect()
     }
 }
 
@@ -366,8 +371,7 @@ impl Connection {
             is_dirty: false,
             is_streaming: false,
             is_starved: false,
-            moves_out: false,
-            is_private: false,
+            moves_out: [false; 2],
         }
     }
 }

@@ -90,6 +90,7 @@ impl<B: Backend> Worker<B> {
 
     pub(super) fn end_splicing(&mut self, id: FlowId) {
         self.pipes.held -= 2;
+        self.close_surplus_pipes();
         self.set_splice_mode(id, false);
     }
 
@@ -100,6 +101,17 @@ impl<B: Backend> Worker<B> {
         for side in Side::BOTH {
             self.backend
                 .set_splice_mode(connection.flow.socket(side), splice);
+        }
+    }
+
+    /// Closes pipes that nobody uses, if there are more than the limit has become.
+    pub(super) fn close_surplus_pipes(&mut self) {
+        while self.pipes.made > self.limits.pipes
+            && let Some(pipe) = self.pipes.free.pop()
+        {
+            self.backend.close_pipe(pipe);
+            self.pipes.made -= 1;
+            self.surroundings.shared.count_descriptors(-2);
         }
     }
 
@@ -122,6 +134,7 @@ impl<B: Backend> Worker<B> {
                 self.surroundings.shared.count_descriptors(-2);
             }
         }
+        self.close_surplus_pipes();
     }
 }
 

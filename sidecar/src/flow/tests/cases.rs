@@ -207,3 +207,33 @@ fn what_splicing_could_not_do_for_lack_of_memory_is_tried_again_after_a_pause() 
         "it is forgotten"
     );
 }
+
+#[test]
+fn a_full_backlog_is_waited_for_but_not_longer_than_a_connect_may_take() {
+    let limits = super::plan::LONG;
+    let mut flow = Flow::new(SocketId(0), Time::ZERO);
+    let mut now = Time::ZERO;
+    let mut attempts = 0;
+    while flow.closing().is_none() {
+        let view = View {
+            now,
+            share_bytes: 4096,
+            may_receive: true,
+            exact_receive_limit: true,
+            may_splice: true,
+        };
+        if flow.next_action(&view) == Some(Action::Connect) {
+            attempts += 1;
+            flow.connecting_by(SocketId(1));
+            flow.on_connect_postponed(now);
+        }
+        now = flow.deadline(&limits).expect("a time to try again");
+        flow.on_timer(&limits, now);
+    }
+    assert_eq!(flow.closing(), Some(CloseReason::ConnectTimeout));
+    assert_eq!(now.saturating_since(Time::ZERO), limits.connect);
+    assert!(
+        (100..=400).contains(&attempts),
+        "{attempts} attempts in 2 s"
+    );
+}

@@ -14,6 +14,10 @@ impl World {
         if is_cancelled && (answer == Answer::Silence || self.choose(2) == 0) {
             return self.connect_failed(CloseReason::ConnectTimeout);
         }
+        if self.goes_wrong(4) {
+            self.attempts -= 1;
+            return self.flow.on_connect_postponed(self.now);
+        }
         match answer {
             Answer::Connects => {
                 let header = self

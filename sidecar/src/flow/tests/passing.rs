@@ -94,8 +94,8 @@ impl World {
     }
 
     pub(super) fn interrupt(&mut self) {
-        for (from, interrupted) in Side::BOTH.into_iter().zip(self.flow.interrupt_sends()) {
-            if interrupted {
+        for from in Side::BOTH {
+            if self.flow.interrupt_send(from) {
                 self.moving_out[from as usize] = true;
                 self.cancel(from.other(), What::Send);
             }
