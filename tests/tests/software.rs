@@ -144,11 +144,9 @@ fn nginx_with_keep_alive(kind: Kind) {
     assert!(requests > 1000, "only {requests} requests in 3 s: {said}");
     relay.settle();
     if relay.tells() {
-        assert_eq!(
-            relay.metric("connections_opened_total", &[]),
-            100.0,
-            "connections were kept alive"
-        );
+        // wrk looks at the server once before it begins.
+        let opened = relay.metric("connections_opened_total", &[]);
+        assert_eq!(opened, 101.0, "connections were not kept alive");
         let answers = relay.metric("relayed_bytes_total", &[]);
         assert!(
             answers >= requests as f64 * 10_000.0,

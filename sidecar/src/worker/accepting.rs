@@ -37,6 +37,10 @@ enum Accept {
 const ROOM_FOR_MULTISHOT: u32 = 256;
 
 impl Listening {
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
     pub(super) fn as_command(&self) -> Command {
         let (relay, listener) = (self.relay.clone(), self.listener.clone());
         Command::Listen {
@@ -54,18 +58,26 @@ impl<B: Backend> Worker<B> {
         listener: Arc<ListenSocket>,
         of_worker: usize,
     ) {
-        self.load_changed = true;
-        self.listeners.insert(Listening {
+        let known = self
+            .listeners
+            .values_mut()
+            .any(|l| !l.leaving && Arc::ptr_eq(&l.listener, &listener));
+        if known {
+            return;
+        }
+        let listening = Listening {
             relay,
             listener,
             of_worker,
             accept: Accept::Idle,
             leaving: false,
-        });
-        self.steer_accepts();
+        };
         if of_worker == self.surroundings.index && self.is_lending() {
-            self.lend(true);
+            self.tell_others(&listening.as_command());
         }
+        self.listeners.insert(listening);
+        self.load_changed = true;
+        self.steer_accepts();
     }
 
     pub(super) fn unlisten(&mut self, relay: &Arc<Relay>, of_worker: Option<usize>) {
@@ -134,7 +146,7 @@ impl<B: Backend> Worker<B> {
     }
 
     /// Lends this worker's listeners to the others, or takes them back.
-    fn lend(&mut self, away: bool) {
+    pub(super) fn lend(&mut self, away: bool) {
         let own = self.surroundings.index;
         for id in self.listeners.ids() {
             let Some(listening) = self
@@ -152,13 +164,15 @@ impl<B: Backend> Worker<B> {
                     of_worker: Some(own),
                 }
             };
-            let others = self
-                .surroundings
-                .mailboxes
-                .iter()
-                .enumerate()
-                .filter(|&(index, _)| index != own);
-            others.for_each(|(_, mailbox)| mailbox.send(command.clone()));
+            self.tell_others(&command);
+        }
+    }
+
+    fn tell_others(&self, command: &Command) {
+        for (index, mailbox) in self.surroundings.mailboxes.iter().enumerate() {
+            if index != self.surroundings.index {
+                mailbox.send(command.clone());
+            }
         }
     }
 
@@ -213,7 +227,8 @@ impl<B: Backend> Worker<B> {
                 Accept::Idle if listening.leaving => {
                     self.listeners.remove(id);
                 }
-                Accept::Idle if open && self.backend.room() > 0 => {
+                Accept::Idle if open && self.backend.room() == 0 => self.load_changed = true,
+                Accept::Idle if open => {
                     listening.accept = Accept::Running { once };
                     let listener = listening.listener.id();
                     self.backend

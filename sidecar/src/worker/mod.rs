@@ -338,16 +338,17 @@ impl<B: Backend> Worker<B> {
     /// The relays and listeners of this worker, and whether it is to finish, for the backend that follows a
     /// broken one.
     pub fn listening(&mut self) -> Vec<Command> {
-        let ids = self.listeners.ids();
-        let listening = ids.into_iter().filter_map(|id| {
-            self.listeners
-                .get_mut(id)
-                .map(|listening| listening.as_command())
-        });
+        // The backend that follows begins with an open gate: nothing is lent.
+        self.lend(false);
+        let stay = self
+            .listeners
+            .values_mut()
+            .filter(|listening| !listening.is_leaving());
+        let listening: Vec<Command> = stay.map(|listening| listening.as_command()).collect();
         let finish = self
             .finish_by
             .map(|by| Command::Finish(by.saturating_since(self.now)));
-        listening.chain(finish).collect()
+        listening.into_iter().chain(finish).collect()
     }
 }
 

@@ -42,6 +42,8 @@ pub struct Ring {
     /// Entries ever pushed: where in the arena the next one has its place.
     pushed: u32,
     in_flight: u32,
+    /// Cancels that found no room, for the next call.
+    late_cancels: Vec<Token>,
     exact_receive_limit: bool,
     bundles: bool,
     prewarmed: u32,
@@ -77,6 +79,7 @@ impl Ring {
             entries,
             pushed: 0,
             in_flight: 0,
+            late_cancels: Vec::new(),
             exact_receive_limit: made.exact_receive_limit,
             bundles: made.bundles,
             prewarmed,
@@ -102,6 +105,23 @@ impl Ring {
         self.pushed = self.pushed.wrapping_add(1);
         if token != Token::INTERNAL {
             self.in_flight += 1;
+        }
+    }
+
+    /// Queues a cancel, now or, where even the reserve is used up, before the next call.
+    fn push_cancel(&mut self, target: Token) {
+        if self.free_entries() > 0 {
+            self.push(Token::INTERNAL, entries::cancel(target));
+        } else {
+            self.late_cancels.push(target);
+        }
+    }
+
+    fn push_late_cancels(&mut self) {
+        while self.free_entries() > 0
+            && let Some(target) = self.late_cancels.pop()
+        {
+            self.push(Token::INTERNAL, entries::cancel(target));
         }
     }
 
@@ -163,14 +183,7 @@ impl Backend for Ring {
             }
             Operation::Watch { socket } => entries::watch(socket.0),
             Operation::Poll { socket } => entries::poll(socket.0, true, true),
-            Operation::Cancel { target } => {
-                if self.free_entries() == 0 {
-                    self.cancel_now(target);
-                } else {
-                    self.push(Token::INTERNAL, entries::cancel(target));
-                }
-                return;
-            }
+            Operation::Cancel { target } => return self.push_cancel(target),
         };
         self.push(token, entry);
     }
@@ -182,8 +195,8 @@ impl Backend for Ring {
             .submitter()
             .register_sync_cancel(at_once, CancelBuilder::user_data(target.to_bits()));
         // Not found: it may still be in the queue, where a cancel behind it finds it once both are taken.
-        if done.is_err() && self.free_entries() > 0 {
-            self.push(Token::INTERNAL, entries::cancel(target));
+        if done.is_err() {
+            self.push_cancel(target);
         }
     }
 
@@ -197,6 +210,9 @@ impl Backend for Ring {
 
     fn enter(&mut self, most: u32, wait: Option<Duration>) -> Entered {
         self.buffers.refill(&mut self.pool);
+        if !self.late_cancels.is_empty() {
+            self.push_late_cancels();
+        }
         let queued = self.queue_length();
         let offered = queued.min(most);
         let wait = wait.filter(|_| self.ring.completion().is_empty());

@@ -307,9 +307,17 @@ fn push(ring: &mut IoUring, entry: &io_uring::squeue::Entry) {
 fn wait(ring: &mut IoUring, want: u32, limit: Duration) -> std::io::Result<usize> {
     submit_all(ring, "io_uring_enter")
         .map_err(|error| std::io::Error::from_raw_os_error(error.errno.0))?;
+    let mut refusals = 0;
     loop {
         match enter(ring, 0, want, limit) {
-            Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
+            // The wait's own end; everything else that passes is tried again.
+            Err(error)
+                if error.raw_os_error() != Some(libc::ETIME)
+                    && passes(&error)
+                    && refusals < REFUSALS_MOST =>
+            {
+                refusals += 1;
+            }
             other => return other,
         }
     }

@@ -4,7 +4,7 @@ use crate::flow::Flow;
 
 #[test]
 fn a_flow_stays_small() {
-    const MOST_BYTES: usize = 192;
+    const MOST_BYTES: usize = 208;
     let size = size_of::<Flow>();
     assert!(size <= MOST_BYTES, "a flow takes {size} bytes");
 }
