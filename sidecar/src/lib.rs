@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod backend;
 pub mod check;
+pub mod demo;
 pub mod flow;
 pub mod logging;
 pub mod pressure;

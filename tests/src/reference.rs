@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::processes::{command, free_port};
-use crate::relay::Route;
+use crate::setup::Route;
 
 /// The program's name, as [`processes::find`](crate::processes::find) takes it.
 pub const PROGRAM: &str = "haproxy";

@@ -1,51 +1,25 @@
 //! The relay under test: started with what a test asks for, asked what it sees, ended when dropped.
 //!
-//! It is the one place that knows how `ringside relay` is started and where its admin port is. `Kind::Reference`
+//! It is the one place that knows how a relay tells that it is ready and where its admin port is. `Kind::Reference`
 //! runs HAProxy in its place; then there are no metrics, and checks of them hold by themselves.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::ExitStatus;
 use std::thread;
 use std::time::Duration;
 
-use ringside::backend::inject::{self, Denial, Injector, Syscalls};
-use serde_json::{Value, json};
+use ringside::backend::inject::Injector;
+use serde_json::Value;
 
 use crate::configuration;
 use crate::http::{self, Answer};
 use crate::metrics::Metrics;
 use crate::processes::{Process, await_listening, installed};
-use crate::skip::build_folder;
-use crate::traffic::{Server, Stream};
+pub use crate::setup::{Kind, Route, Setup, program};
+use crate::traffic::Stream;
 use crate::{PATIENCE, await_some, await_that, namespace, reference};
-
-/// Which relay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Ringside on io_uring.
-    Ring,
-    /// Ringside on epoll.
-    Epoll,
-    /// Ringside, which chooses.
-    Auto,
-    /// HAProxy.
-    Reference,
-}
-
-impl Kind {
-    fn backend(self) -> &'static str {
-        match self {
-            Self::Ring => "ring",
-            Self::Epoll => "epoll",
-            Self::Auto => "auto",
-            Self::Reference => unreachable!("HAProxy takes no backend"),
-        }
-    }
-}
 
 /// Runs a test's `body` with one kind of relay in a namespace of its own; skipped where that relay is not installed.
 pub fn run_on(kind: Kind, test: &'static str, body: fn(Kind)) {
@@ -80,190 +54,7 @@ macro_rules! instances {
     };
 }
 
-/// One way through the relay, as its configuration has it.
-#[derive(Debug, Clone)]
-pub struct Route {
-    /// Its name.
-    pub name: String,
-    /// Where it listens; port 0 lets the kernel choose.
-    pub listen: String,
-    /// Where it leads.
-    pub target: String,
-    /// `None` or `V2`.
-    pub proxy_protocol: &'static str,
-}
-
-impl Route {
-    /// From a port of 127.0.0.1 to `target`.
-    pub fn new(name: &str, target: &str) -> Self {
-        let (name, target) = (name.to_owned(), target.to_owned());
-        Self {
-            name,
-            listen: "127.0.0.1:0".to_owned(),
-            target,
-            proxy_protocol: "None",
-        }
-    }
-
-    /// Listening somewhere else.
-    #[must_use]
-    pub fn listening(mut self, listen: &str) -> Self {
-        listen.clone_into(&mut self.listen);
-        self
-    }
-
-    /// With a PROXY protocol header of version 2.
-    #[must_use]
-    pub fn with_proxy_header(mut self) -> Self {
-        self.proxy_protocol = "V2";
-        self
-    }
-
-    fn json(&self) -> Value {
-        let Self {
-            name,
-            listen,
-            target,
-            proxy_protocol,
-        } = self;
-        json!({"name": name, "listen": listen, "target": target, "proxyProtocol": proxy_protocol})
-    }
-}
-
-/// What to start. One worker unless said otherwise.
-#[derive(Debug, Clone)]
-pub struct Setup {
-    kind: Kind,
-    routes: Vec<Route>,
-    settings: Value,
-    workers: u32,
-    descriptors: Option<u32>,
-    watched: Option<Syscalls>,
-    denial: Option<Denial>,
-    under: Vec<OsString>,
-    mounted: bool,
-}
-
 impl Setup {
-    /// A relay with the built-in settings and no route.
-    pub fn new(kind: Kind) -> Self {
-        Self {
-            kind,
-            routes: Vec::new(),
-            settings: json!({}),
-            workers: 1,
-            descriptors: None,
-            watched: None,
-            denial: None,
-            under: Vec::new(),
-            mounted: false,
-        }
-    }
-
-    /// With a route `web` to a server of the test.
-    #[must_use]
-    pub fn to(self, server: &Server) -> Self {
-        self.route(Route::new("web", &server.target()))
-    }
-
-    /// With another route.
-    #[must_use]
-    pub fn route(mut self, route: Route) -> Self {
-        self.routes.push(route);
-        self
-    }
-
-    /// With these settings, as the document's `settings` takes them.
-    #[must_use]
-    pub fn settings(mut self, settings: Value) -> Self {
-        self.settings = settings;
-        self
-    }
-
-    /// With so many workers.
-    #[must_use]
-    pub fn workers(mut self, workers: u32) -> Self {
-        self.workers = workers;
-        self
-    }
-
-    /// With a descriptor limit.
-    #[must_use]
-    pub fn descriptors(mut self, limit: u32) -> Self {
-        self.descriptors = Some(limit);
-        self
-    }
-
-    /// Under the fault injector.
-    #[must_use]
-    pub fn watched(mut self, syscalls: Syscalls) -> Self {
-        self.watched = Some(syscalls);
-        self
-    }
-
-    /// Under a filter that denies.
-    #[must_use]
-    pub fn denied(mut self, denial: Denial) -> Self {
-        self.denial = Some(denial);
-        self
-    }
-
-    /// Started by this command line, which must replace itself by the relay or stay in its background.
-    #[must_use]
-    pub fn under<S: Into<OsString>>(mut self, command: impl IntoIterator<Item = S>) -> Self {
-        self.under = command.into_iter().map(Into::into).collect();
-        self
-    }
-
-    /// With the configuration reached through the two symlinks of a mounted ConfigMap.
-    #[must_use]
-    pub fn mounted(mut self) -> Self {
-        self.mounted = true;
-        self
-    }
-
-    /// The configuration document.
-    pub fn document(&self) -> Value {
-        json!({
-            "relays": self.routes.iter().map(Route::json).collect::<Vec<_>>(),
-            "settings": self.settings,
-            "admin": "127.0.0.1:0",
-            "backend": self.kind.backend(),
-            "workers": self.workers,
-        })
-    }
-
-    /// The command, its files in `folder`, and where it will listen if that is known.
-    fn prepare(&self, folder: &Path) -> (Command, Vec<SocketAddr>) {
-        let (inner, addresses) = match self.kind {
-            Kind::Reference => reference::prepare(folder, &self.routes),
-            _ => {
-                let config = folder.join(configuration::FILE);
-                fs::write(&config, self.document().to_string())
-                    .expect("a configuration is written");
-                let mut command = Command::new(program());
-                command.arg("relay").arg("--config").arg(config);
-                command
-                    .arg("--admin-port-file")
-                    .arg(folder.join("admin-port"));
-                (command, Vec::new())
-            }
-        };
-        let mut words: Vec<OsString> = self.under.clone();
-        if let Some(limit) = self.descriptors {
-            let shell = format!("ulimit -n {limit}; exec \"$@\"");
-            words.extend(["/bin/sh", "-c", &shell, "sh"].map(OsString::from));
-        }
-        words.push(inner.get_program().to_owned());
-        words.extend(inner.get_args().map(ToOwned::to_owned));
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]);
-        if let Some(denial) = self.denial {
-            inject::deny(&mut command, denial).unwrap_or_else(|error| panic!("{error}"));
-        }
-        (command, addresses)
-    }
-
     fn launch(&self) -> (Process, Vec<SocketAddr>) {
         let mut addresses = Vec::new();
         let process = Process::start_watched("the relay", self.watched, |folder| {
@@ -322,17 +113,6 @@ impl Setup {
         let status = process.await_end();
         (status, process.log())
     }
-}
-
-/// The relay's program, which cargo puts beside the tests' own.
-pub fn program() -> PathBuf {
-    let path = build_folder().join("ringside");
-    assert!(
-        path.is_file(),
-        "there is no {}: run `cargo build -p ringside` first, or `make test`",
-        path.display()
-    );
-    path
 }
 
 /// A running relay.
@@ -411,6 +191,19 @@ impl Relay {
     pub fn connect_to(&self, address: SocketAddr) -> Stream {
         Stream::connect(address)
             .unwrap_or_else(|error| panic!("no connection to the relay at {address}: {error}"))
+    }
+
+    /// Connects to the first route and expects a reset, which may come before the connecting is over.
+    #[track_caller]
+    pub fn expect_turned_away(&self) {
+        match Stream::connect(self.address()) {
+            Ok(stream) => stream.expect_reset(),
+            Err(error) => assert_eq!(
+                error.kind(),
+                io::ErrorKind::ConnectionReset,
+                "a reset was due: {error}"
+            ),
+        }
     }
 
     /// Whether it has an admin port, with metrics to check.

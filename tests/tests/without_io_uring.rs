@@ -67,7 +67,7 @@ namespaced!(the_ring_asked_for_by_name_is_refused_with_a_reason, {
         assert_eq!(status.code(), Some(1), "{said}");
         assert_tells(&said, errno, words);
         assert!(
-            said.contains("ring") && said.contains("epoll"),
+            said.contains("ring") && said.contains("--backend auto"),
             "what to try is not told: {said}"
         );
     }

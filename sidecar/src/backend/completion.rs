@@ -45,16 +45,19 @@ pub struct Readiness {
     pub readable: bool,
     /// There may be room to write.
     pub writable: bool,
+    /// The connection has failed, such as by a reset.
+    pub broken: bool,
 }
 
 impl Readiness {
     /// From the kernel's poll mask. An error or a hang-up shows on both ways, so that it is found.
     pub fn from_poll(mask: u32) -> Self {
         let has = |bits: i16| mask & bits as u32 != 0;
-        let broken = has(libc::POLLERR) || has(libc::POLLHUP);
+        let over = has(libc::POLLERR) || has(libc::POLLHUP);
         Readiness {
-            readable: broken || has(libc::POLLIN) || has(libc::POLLRDHUP),
-            writable: broken || has(libc::POLLOUT),
+            readable: over || has(libc::POLLIN) || has(libc::POLLRDHUP),
+            writable: over || has(libc::POLLOUT),
+            broken: has(libc::POLLERR),
         }
     }
 }

@@ -40,10 +40,12 @@ pub const GATHER_MOST: usize = 32;
 /// started, save the bytes of its chunks, which stay the caller's until the send's completion.
 #[derive(Debug)]
 pub enum Operation<'a> {
-    /// Accept connections until cancelled: many completions.
+    /// Accept connections: one, or until cancelled with many completions.
     Accept {
         /// A listening socket.
         listener: SocketId,
+        /// Only one, so that a limit which is near is not passed.
+        once: bool,
     },
     /// Connect a socket to an address: one completion.
     Connect {
@@ -70,6 +72,12 @@ pub enum Operation<'a> {
     },
     /// Report each change of readiness until cancelled: many completions.
     Poll {
+        /// A connected socket.
+        socket: SocketId,
+    },
+    /// Report once when a connection breaks that is not received from at the moment, or when its other end
+    /// has ended.
+    Watch {
         /// A connected socket.
         socket: SocketId,
     },

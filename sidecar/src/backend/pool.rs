@@ -43,6 +43,16 @@ impl Chunk {
         self.place
     }
 
+    /// Where in its place it begins.
+    pub fn offset(self) -> u32 {
+        self.offset
+    }
+
+    /// Whether its bytes have memory of their own, and so keep no entry from being filled.
+    pub fn is_private(self) -> bool {
+        self.place & PRIVATE != 0
+    }
+
     /// Drops the first `bytes` from the front. The rest is still the same chunk, to be released once.
     #[must_use]
     pub fn advanced(self, bytes: u32) -> Self {

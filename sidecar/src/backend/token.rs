@@ -17,6 +17,8 @@ pub enum OperationKind {
     Send = 4,
     /// [`super::Operation::Poll`]
     Poll = 5,
+    /// [`super::Operation::Watch`]
+    Watch = 7,
     /// The backend's own poll of its [`super::Waker`].
     Wake = 6,
 }
@@ -57,6 +59,7 @@ impl Token {
             4 => OperationKind::Send,
             5 => OperationKind::Poll,
             6 => OperationKind::Wake,
+            7 => OperationKind::Watch,
             _ => OperationKind::Internal,
         }
     }

@@ -33,6 +33,12 @@ struct Arguments {
 enum Command {
     Relay(relay::Arguments),
     Check(check::Arguments),
+    /// Show the whole story on this machine, in about half a minute.
+    ///
+    /// Starts an application, a sidecar before it and clients that check every byte; makes the kernel refuse the
+    /// sidecar's submissions for six seconds, and shows how it backs off, goes unready and comes back. Exits 0 if
+    /// nothing was lost, else 1.
+    Demo,
 }
 
 /// How a command that did not succeed ends.
@@ -58,6 +64,7 @@ pub(crate) fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Relay(arguments) => relay::run(arguments, epoch),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Demo => demo(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -70,6 +77,14 @@ pub(crate) fn main() -> ExitCode {
             eprintln!("error: {}", with_causes(&error));
             ExitCode::from(FAILED)
         }
+    }
+}
+
+fn demo() -> Result<(), Failure> {
+    if ringside::demo::run()? {
+        Ok(())
+    } else {
+        Err(Failure::Code(FAILED))
     }
 }
 

@@ -26,6 +26,11 @@ pub enum Action {
         /// Which side.
         side: Side,
     },
+    /// Start to watch whether a side breaks, as it is not received from.
+    Watch {
+        /// Which side.
+        side: Side,
+    },
     /// End an operation early.
     Cancel {
         /// On which side's socket.
@@ -58,8 +63,10 @@ pub enum Ending {
     Receive,
     /// The send to this side.
     Send,
-    /// The watching of this side.
+    /// The watching of this side's readiness.
     Poll,
+    /// The watching of whether this side breaks.
+    Watch,
 }
 
 /// What a flow has to know of its worker to decide.

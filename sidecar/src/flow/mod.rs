@@ -6,11 +6,14 @@
 //! no I/O, knows no clock and holds no bytes.
 
 pub mod action;
+mod closing;
 pub mod proxy_protocol;
 pub mod queue;
 pub mod reason;
 mod splicing;
 pub mod table;
+#[cfg(test)]
+mod tests;
 pub mod timers;
 mod timing;
 
@@ -20,7 +23,7 @@ pub use reason::CloseReason;
 pub use table::{FlowId, Table};
 pub use timing::Timeouts;
 
-use crate::backend::{Chunk, Errno, Pipe, Readiness, SocketId};
+use crate::backend::{Chunk, Errno, Pipe, SocketId};
 use crate::time::Time;
 use splicing::Splicing;
 
@@ -63,6 +66,8 @@ struct End {
     /// The send to this end.
     send: Operation,
     poll: Operation,
+    /// The watch for a reset while nothing is received.
+    watch: Operation,
     /// It has said that it sends no more.
     ended: bool,
     /// We have told it that no more comes.
@@ -72,15 +77,37 @@ struct End {
 }
 
 /// The bytes that came from one end, on their way to the other.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Direction {
     queue: Queue,
     /// Large receives in a row.
     large_receives: u8,
+    /// How many bytes the next receive may bring: little at first, twice as much for each that comes after
+    /// something was taken. So an idle or stalled connection never has a claim to much of the pool.
+    credit_bytes: u32,
+    /// Something was taken since the last receive began.
+    was_taken: bool,
     relayed_bytes: u64,
     pipe: Option<Pipe>,
     pipe_bytes: u32,
 }
+
+impl Default for Direction {
+    fn default() -> Self {
+        Direction {
+            queue: Queue::default(),
+            large_receives: 0,
+            credit_bytes: FIRST_CREDIT_BYTES,
+            was_taken: false,
+            relayed_bytes: 0,
+            pipe: None,
+            pipe_bytes: 0,
+        }
+    }
+}
+
+/// What a direction may receive before anything is known of how fast it is taken.
+const FIRST_CREDIT_BYTES: u32 = 16 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -106,6 +133,7 @@ pub struct Flow {
     directions: [Direction; 2],
     splicing: Splicing,
     connect_is_late: bool,
+    watch_is_due: bool,
     opened: Time,
     phase_began: Time,
     last_activity: Time,
@@ -122,6 +150,7 @@ impl Flow {
             receive: Operation::Idle,
             send: Operation::Idle,
             poll: Operation::Idle,
+            watch: Operation::Idle,
             ended: false,
             shut: false,
             retry_at: now,
@@ -133,6 +162,7 @@ impl Flow {
             directions: [Direction::default(), Direction::default()],
             splicing: Splicing::default(),
             connect_is_late: false,
+            watch_is_due: false,
             opened: now,
             phase_began: now,
             last_activity: now,
@@ -209,6 +239,16 @@ impl Flow {
         }
     }
 
+    /// The target's backlog is full; the worker has closed the connect's socket. This address is tried again
+    /// after a pause, for as long as a connect may take: what a blocking connect would have waited.
+    pub fn on_connect_postponed(&mut self, now: Time) {
+        let upstream = &mut self.ends[Side::Upstream as usize];
+        upstream.socket = SocketId::NONE;
+        upstream.retry_at = now.saturating_add(RETRY_PAUSE);
+        self.connect_is_late = false;
+        self.phase = Phase::Connecting(Operation::Idle);
+    }
+
     /// Bytes came from `side`; the chunk is the flow's from here on.
     pub fn on_received(
         &mut self,
@@ -225,7 +265,7 @@ impl Flow {
             return;
         }
         let direction = &mut self.directions[side as usize];
-        splicing::count_receive(&mut direction.large_receives, chunk.len);
+        splicing::count_receive(&mut direction.large_receives, chunk.len, more);
         chunks.push(&mut direction.queue, chunk);
     }
 
@@ -259,6 +299,7 @@ impl Flow {
         self.ends[from.other() as usize].send = Operation::Idle;
         let direction = &mut self.directions[from as usize];
         direction.relayed_bytes += u64::from(bytes);
+        direction.was_taken = true;
         chunks.pop(&mut direction.queue, bytes);
         self.last_activity = now;
     }
@@ -285,17 +326,15 @@ impl Flow {
         self.closing.get_or_insert(reason);
     }
 
-    /// The sends under way that are to be ended early, by the side whose bytes they are: what they have not
-    /// sent is sent again, from elsewhere. The worker cancels them.
-    pub fn interrupt_sends(&mut self) -> [bool; 2] {
-        Side::BOTH.map(|from| {
-            let send = &mut self.ends[from.other() as usize].send;
-            let running = *send == Operation::Running;
-            if running {
-                *send = Operation::Cancelling;
-            }
-            running
-        })
+    /// Has the send of bytes from `from` ended early, if one is under way: what it has not sent is sent again,
+    /// from elsewhere. Says whether the worker has to cancel it.
+    pub fn interrupt_send(&mut self, from: Side) -> bool {
+        let send = &mut self.ends[from.other() as usize].send;
+        let is_running = *send == Operation::Running;
+        if is_running {
+            *send = Operation::Cancelling;
+        }
+        is_running
     }
 
     /// Puts one chunk in the place of all that waits from this side. Nothing of it is being sent.
@@ -323,7 +362,10 @@ impl Flow {
         }
         match self.phase {
             Phase::Connecting(Operation::Idle) => {
-                self.enter(Phase::Connecting(Operation::Running), view.now);
+                if view.now < self.ends[Side::Upstream as usize].retry_at {
+                    return None;
+                }
+                self.phase = Phase::Connecting(Operation::Running);
                 Some(Action::Connect)
             }
             Phase::Connecting(Operation::Running) if self.connect_is_late => {
@@ -356,11 +398,42 @@ impl Flow {
         if self.closing.is_some() {
             return self.next_action(view);
         }
+        if self.watch_is_due
+            && let Some(action) = self.next_watch()
+        {
+            return Some(action);
+        }
         if view.may_splice && self.wants_to_splice(view.now) {
             self.enter(Phase::EnteringSplice, view.now);
             return self.next_of_entering(view);
         }
         None
+    }
+
+    /// Watches a side that nothing is received from: a reset of it would show nowhere else.
+    fn next_watch(&mut self) -> Option<Action> {
+        for side in Side::BOTH {
+            if self.is_unheard(side) {
+                self.ends[side as usize].watch = Operation::Running;
+                return Some(Action::Watch { side });
+            }
+        }
+        self.watch_is_due = false;
+        None
+    }
+
+    /// Whether a side could break without the flow noticing.
+    fn is_unheard(&self, side: Side) -> bool {
+        let end = &self.ends[side as usize];
+        end.receive == Operation::Idle && !end.ended && end.watch == Operation::Idle
+    }
+
+    /// The watch of `side` ended: the connection broke, or something else that its receive will tell.
+    pub fn on_watched(&mut self, side: Side, is_broken: bool) {
+        self.ends[side as usize].watch = Operation::Idle;
+        if is_broken {
+            self.end(CloseReason::of_connection(side, Errno(libc::ECONNRESET)));
+        }
     }
 
     /// Sends what came from `from`, one send at a time.
@@ -400,17 +473,20 @@ impl Flow {
     }
 
     fn next_receive(&mut self, side: Side, view: &View) -> Option<Action> {
-        let queued = self.directions[side as usize].queue.bytes();
+        let direction = &mut self.directions[side as usize];
+        let queued = direction.queue.bytes();
         let end = &mut self.ends[side as usize];
         match end.receive {
             Operation::Idle if end.ended || view.now < end.retry_at => None,
             // Half the share has to be free, so that a slow taker does not make for many small receives.
             Operation::Idle if view.may_receive && queued <= view.share_bytes / 2 => {
                 end.receive = Operation::Running;
-                Some(Action::Receive {
-                    side,
-                    limit_bytes: view.share_bytes - queued,
-                })
+                let limit_bytes = direction.credit_bytes.min(view.share_bytes - queued);
+                if std::mem::take(&mut direction.was_taken) {
+                    let doubled = direction.credit_bytes.saturating_mul(2);
+                    direction.credit_bytes = doubled.min(view.share_bytes.max(FIRST_CREDIT_BYTES));
+                }
+                Some(Action::Receive { side, limit_bytes })
             }
             Operation::Running if !view.exact_receive_limit && queued >= view.share_bytes => {
                 end.receive = Operation::Cancelling;
@@ -421,6 +497,22 @@ impl Flow {
             }
             _ => None,
         }
+    }
+
+    /// Buffers are short: takes back claims to more than a first receive's, by ending receives that run under
+    /// them. The worker cancels those named.
+    pub fn withdraw_credit(&mut self) -> [bool; 2] {
+        Side::BOTH.map(|side| {
+            let direction = &mut self.directions[side as usize];
+            let receive = &mut self.ends[side as usize].receive;
+            let withdraws =
+                direction.credit_bytes > FIRST_CREDIT_BYTES && *receive == Operation::Running;
+            direction.credit_bytes = FIRST_CREDIT_BYTES;
+            if withdraws {
+                *receive = Operation::Cancelling;
+            }
+            withdraws
+        })
     }
 
     /// Whether it waits for buffers, or for its worker to allow receives again.
@@ -434,73 +526,5 @@ impl Flow {
             && self.phase == Phase::Relaying
             && self.closing.is_none()
             && Side::BOTH.into_iter().any(lacks)
-    }
-
-    /// Ends what is in flight, then closes. Nothing that the kernel still uses is let go.
-    fn next_of_closing(&mut self, reason: CloseReason) -> Option<Action> {
-        if let Phase::Connecting(connect @ (Operation::Running | Operation::Cancelling)) =
-            &mut self.phase
-        {
-            if *connect == Operation::Cancelling {
-                return None;
-            }
-            *connect = Operation::Cancelling;
-            return Some(Action::Cancel {
-                side: Side::Upstream,
-                what: Ending::Connect,
-            });
-        }
-        let mut in_flight = false;
-        for side in Side::BOTH {
-            let end = &mut self.ends[side as usize];
-            let running = [
-                (&mut end.receive, Ending::Receive),
-                (&mut end.send, Ending::Send),
-                (&mut end.poll, Ending::Poll),
-            ];
-            for (operation, what) in running {
-                if *operation == Operation::Running {
-                    *operation = Operation::Cancelling;
-                    return Some(Action::Cancel { side, what });
-                }
-                in_flight |= *operation == Operation::Cancelling;
-            }
-        }
-        if in_flight {
-            return None;
-        }
-        let cut_short = self
-            .directions
-            .iter()
-            .any(|d| !d.queue.is_empty() || d.pipe_bytes > 0);
-        let quiet = matches!(
-            reason,
-            CloseReason::IdleTimeout | CloseReason::HalfCloseTimeout
-        );
-        Some(Action::Close {
-            reset: cut_short || !(quiet || reason == CloseReason::Finished),
-        })
-    }
-
-    /// The flow is over: gives its queued chunks back, and its pipes with whether they are empty.
-    pub fn dispose(&mut self, chunks: &mut ChunkStore) -> [Option<(Pipe, bool)>; 2] {
-        self.directions.each_mut().map(|direction| {
-            let bytes = direction.queue.bytes();
-            chunks.pop(&mut direction.queue, bytes);
-            direction
-                .pipe
-                .take()
-                .map(|pipe| (pipe, direction.pipe_bytes == 0))
-        })
-    }
-
-    /// Readiness of a watched side changed.
-    pub fn on_ready(&mut self, side: Side, readiness: Option<Readiness>, more: bool) {
-        if !more {
-            self.ends[side as usize].poll = Operation::Idle;
-        }
-        if let Some(readiness) = readiness {
-            self.splicing.ready(side, readiness);
-        }
     }
 }

@@ -87,6 +87,10 @@ impl ChunkStore {
 
     /// Appends a chunk; one that follows the last in memory becomes one with it.
     pub fn push(&mut self, queue: &mut Queue, chunk: Chunk) {
+        if chunk.len == 0 {
+            // It would wait behind a queue that counts as empty.
+            return self.discard(chunk);
+        }
         queue.bytes += chunk.len;
         self.queued_bytes += u64::from(chunk.len);
         if queue.tail != NONE {
@@ -128,6 +132,13 @@ impl ChunkStore {
             each(node.chunk);
             at = node.next;
         }
+    }
+
+    /// Whether bytes of a queue lie in the pool's entries, and not all in memory of their own.
+    pub fn holds_entries(&self, queue: &Queue) -> bool {
+        let mut holds = false;
+        self.for_each(queue, |chunk| holds |= !chunk.is_private());
+        holds
     }
 
     /// Removes `bytes` from the queue's front: they have been sent.
@@ -190,6 +201,15 @@ mod tests {
         assert!(queue.is_empty());
         assert_eq!(store.take_released().count(), 3);
         assert_eq!(store.queued_bytes(), 0);
+    }
+
+    #[test]
+    fn an_empty_chunk_is_given_back_at_once() {
+        let mut store = ChunkStore::default();
+        let mut queue = Queue::default();
+        store.push(&mut queue, Chunk::of_place(1, 0, 0));
+        assert_eq!(store.gather(&queue, &mut [Chunk::of_place(0, 0, 0)]).0, 0);
+        assert_eq!(store.take_released().count(), 1);
     }
 
     #[test]

@@ -107,7 +107,7 @@ impl CloseReason {
     /// The reason for an error of connect(2) or socket(2).
     pub fn of_connect(errno: Errno) -> Self {
         match errno.0 {
-            // ENOENT: there is no Unix socket at the path. EAGAIN: a Unix socket's backlog is full.
+            // ENOENT: there is no Unix socket at the path.
             libc::ECONNREFUSED | libc::ENOENT => CloseReason::ConnectRefused,
             libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN | libc::EHOSTDOWN => {
                 CloseReason::ConnectUnreachable

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Ending, Flow, Operation, Phase, Side, View};
+use super::{Action, Ending, Flow, Operation, Phase, RETRY_PAUSE, Side, View};
 use crate::backend::{Errno, Pipe, Readiness};
 use crate::time::Time;
 
@@ -36,35 +36,38 @@ const COOLDOWN: Duration = Duration::from_millis(500);
 #[derive(Debug, Default)]
 pub(super) struct Splicing {
     ready: [Readiness; 2],
+    /// By the side that the bytes come from: its pipe took no more, or its socket had none. Which of the two
+    /// shows when the pipe has been emptied a little.
+    waits_for_pipe: [bool; 2],
     small_splices: u8,
     not_before: Time,
 }
 
 impl Splicing {
-    pub(super) fn ready(&mut self, side: Side, readiness: Readiness) {
+    fn ready(&mut self, side: Side, readiness: Readiness) {
         let known = &mut self.ready[side as usize];
         known.readable |= readiness.readable;
         known.writable |= readiness.writable;
     }
 }
 
-/// Counts a receive towards a stream.
-pub(super) fn count_receive(large_receives: &mut u8, bytes: u32) {
-    *large_receives = if bytes >= LARGE_RECEIVE_BYTES {
-        large_receives.saturating_add(1)
-    } else {
-        0
-    };
+/// Counts a receive towards a stream. The last one before its limit may be small for that reason alone.
+pub(super) fn count_receive(large_receives: &mut u8, bytes: u32, more: bool) {
+    if bytes >= LARGE_RECEIVE_BYTES {
+        *large_receives = large_receives.saturating_add(1);
+    } else if more {
+        *large_receives = 0;
+    }
 }
 
 impl Flow {
     /// Whether it has become a stream.
     pub(super) fn wants_to_splice(&self, now: Time) -> bool {
-        let stream = self
-            .directions
-            .iter()
-            .any(|direction| direction.large_receives >= LARGE_RECEIVES);
-        stream && now >= self.splicing.not_before
+        let is_stream = |from: Side| {
+            !self.ends[from as usize].ended
+                && self.directions[from as usize].large_receives >= LARGE_RECEIVES
+        };
+        Side::BOTH.into_iter().any(is_stream) && now >= self.splicing.not_before
     }
 
     /// Stops the receives and sends what is queued; then the sockets are free to be spliced.
@@ -89,7 +92,13 @@ impl Flow {
         if !Side::BOTH.into_iter().all(quiet) {
             return None;
         }
+        if !view.may_splice {
+            // Others took the last pipes on the way here.
+            self.give_up_entering(view.now);
+            return self.next_action(view);
+        }
         self.splicing.ready = [Readiness::default(); 2];
+        self.splicing.waits_for_pipe = [false; 2];
         self.splicing.small_splices = 0;
         self.phase = Phase::Splicing;
         self.phase_began = view.now;
@@ -110,12 +119,13 @@ impl Flow {
 
     pub(super) fn next_of_splicing(&mut self, view: &View) -> Option<Action> {
         for side in Side::BOTH {
-            if self.ends[side as usize].poll == Operation::Idle {
-                self.ends[side as usize].poll = Operation::Running;
-                return Some(Action::Poll { side });
-            }
             if let Some(action) = self.next_shutdown(side) {
                 return Some(action);
+            }
+            let end = &mut self.ends[side as usize];
+            if end.poll == Operation::Idle && view.now >= end.retry_at {
+                end.poll = Operation::Running;
+                return Some(Action::Poll { side });
             }
         }
         if self.closing.is_some() {
@@ -137,9 +147,27 @@ impl Flow {
         }
     }
 
-    /// There is no pipe for it: back to receives, as soon as what is in its other pipe has been passed on.
-    pub fn give_up_splicing(&mut self, now: Time) {
+    /// There is no pipe for bytes from `from`: back to receives, as soon as what is in the other pipe has been
+    /// passed on. Until then a pipe is asked for again now and then.
+    pub fn no_pipe(&mut self, from: Side, now: Time) {
+        self.ends[from as usize].retry_at = now.saturating_add(RETRY_PAUSE);
         self.leave_splicing_if_quiet(now);
+    }
+
+    /// The watched side is ready in these ways.
+    pub fn on_ready(&mut self, side: Side, readiness: Readiness, more: bool) {
+        self.splicing.ready(side, readiness);
+        if !more {
+            self.ends[side as usize].poll = Operation::Idle;
+        }
+    }
+
+    /// The watching of a side failed or, with ECANCELED, was ended. It is started again when it may be.
+    pub fn on_poll_failed(&mut self, side: Side, errno: Errno, now: Time) {
+        self.ends[side as usize].poll = Operation::Idle;
+        if errno.0 != libc::ECANCELED {
+            self.failed(side, errno, now);
+        }
     }
 
     pub(super) fn next_of_leaving(&mut self, view: &View) -> Option<Action> {
@@ -179,26 +207,46 @@ impl Flow {
         matches!(self.phase, Phase::Splicing | Phase::LeavingSplice)
     }
 
+    /// Whether a splice could move something now. It follows from the flow's state, so that a worker that asks
+    /// whenever something happened forgets no stream.
+    pub fn has_splice_work(&self, share_bytes: u32, now: Time) -> bool {
+        let may_move = |from| {
+            self.may_splice_in(from, share_bytes, now).is_some()
+                || self.may_splice_out(from, now).is_some()
+        };
+        self.is_splicing() && Side::BOTH.into_iter().any(may_move)
+    }
+
     /// How many bytes from `from` a splice into the pipe may take now, if any.
-    pub fn may_splice_in(&self, from: Side, share_bytes: u32) -> Option<usize> {
+    pub fn may_splice_in(&self, from: Side, share_bytes: u32, now: Time) -> Option<usize> {
         let held = self.directions[from as usize].pipe_bytes;
-        let ready = !self.ends[from as usize].ended && self.splicing.ready[from as usize].readable;
-        (self.is_splicing() && ready && held < share_bytes).then(|| (share_bytes - held) as usize)
+        let end = &self.ends[from as usize];
+        let is_ready = self.splicing.ready[from as usize].readable
+            && !self.splicing.waits_for_pipe[from as usize]
+            && !end.ended
+            && now >= end.retry_at;
+        (self.is_splicing() && is_ready && held < share_bytes)
+            .then(|| (share_bytes - held) as usize)
     }
 
     /// How many bytes from `from` a splice out of the pipe may pass on now, if any.
-    pub fn may_splice_out(&self, from: Side) -> Option<usize> {
+    pub fn may_splice_out(&self, from: Side, now: Time) -> Option<usize> {
         let held = self.directions[from as usize].pipe_bytes;
-        let ready = self.splicing.ready[from.other() as usize].writable;
-        (self.is_splicing() && ready && held > 0).then_some(held as usize)
+        let sink = from.other() as usize;
+        let is_ready = self.splicing.ready[sink].writable && now >= self.ends[sink].retry_at;
+        (self.is_splicing() && is_ready && held > 0).then_some(held as usize)
     }
 
-    /// The result of a splice into the pipe; says whether it is worth trying again at once.
-    pub fn on_spliced_in(&mut self, from: Side, result: Result<usize, Errno>, now: Time) -> bool {
+    /// The result of a splice into the pipe. Whether another is worth trying, [`Flow::may_splice_in`] says.
+    pub fn on_spliced_in(&mut self, from: Side, result: Result<usize, Errno>, now: Time) {
+        let direction = &mut self.directions[from as usize];
         match result {
-            Ok(0) => self.ends[from as usize].ended = true,
+            Ok(0) => {
+                self.ends[from as usize].ended = true;
+                self.last_activity = now;
+            }
             Ok(bytes) => {
-                self.directions[from as usize].pipe_bytes += bytes as u32;
+                direction.pipe_bytes += bytes as u32;
                 let small = &mut self.splicing.small_splices;
                 *small = if bytes < SMALL_SPLICE_BYTES {
                     small.saturating_add(1)
@@ -206,30 +254,32 @@ impl Flow {
                     0
                 };
                 self.last_activity = now;
-                return true;
             }
-            // With bytes in the pipe, a full pipe and an empty socket look the same: asked again once it is empty.
-            Err(Errno(libc::EAGAIN)) if self.directions[from as usize].pipe_bytes > 0 => {}
+            // With bytes in the pipe, a full pipe and an empty socket look the same.
+            Err(Errno(libc::EAGAIN)) if direction.pipe_bytes > 0 => {
+                self.splicing.waits_for_pipe[from as usize] = true;
+            }
             Err(Errno(libc::EAGAIN)) => self.splicing.ready[from as usize].readable = false,
             Err(errno) => self.failed(from, errno, now),
         }
-        false
     }
 
-    /// The result of a splice out of the pipe; says whether it is worth trying again at once.
-    pub fn on_spliced_out(&mut self, from: Side, result: Result<usize, Errno>, now: Time) -> bool {
+    /// The result of a splice out of the pipe. Whether another is worth trying, [`Flow::may_splice_out`] says.
+    pub fn on_spliced_out(&mut self, from: Side, result: Result<usize, Errno>, now: Time) {
+        let sink = from.other();
         match result {
+            // Nothing went, and no reason was given: tried again, but not at once.
+            Ok(0) => self.failed(sink, Errno(libc::EAGAIN), now),
             Ok(bytes) => {
                 let direction = &mut self.directions[from as usize];
                 direction.pipe_bytes -= bytes as u32;
                 direction.relayed_bytes += bytes as u64;
+                self.splicing.waits_for_pipe[from as usize] = false;
                 self.last_activity = now;
-                return bytes > 0;
             }
-            Err(Errno(libc::EAGAIN)) => self.splicing.ready[from.other() as usize].writable = false,
-            Err(errno) => self.failed(from.other(), errno, now),
+            Err(Errno(libc::EAGAIN)) => self.splicing.ready[sink as usize].writable = false,
+            Err(errno) => self.failed(sink, errno, now),
         }
-        false
     }
 
     /// The pipe that holds bytes from `from`, if one is in use.

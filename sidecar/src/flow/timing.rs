@@ -5,8 +5,11 @@
 
 use std::time::Duration;
 
-use super::{CloseReason, Flow, Operation, Phase, splicing};
+use super::{CloseReason, Flow, Operation, Phase, Side, splicing};
 use crate::time::Time;
+
+/// A side that nothing is received from, as the other one takes nothing, is watched for a reset after so long.
+const WATCH_AFTER: Duration = Duration::from_millis(100);
 
 /// A relayed connection's limits in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +30,7 @@ impl Flow {
         }
         let limit = match self.phase {
             Phase::Connecting(_) if self.connect_is_late => return None,
-            Phase::Connecting(_) => return Some(self.phase_began.saturating_add(timeouts.connect)),
+            Phase::Connecting(_) => self.phase_began.saturating_add(timeouts.connect),
             _ if self.is_half_closed() => self
                 .last_activity
                 .saturating_add(timeouts.half_close.min(timeouts.idle)),
@@ -42,6 +45,10 @@ impl Flow {
                     .max(self.phase_began)
                     .saturating_add(splicing::QUIET),
             ),
+            Phase::Relaying if Side::BOTH.into_iter().any(|side| self.is_unheard(side)) => {
+                let since = self.last_activity.max(self.phase_began);
+                limit.min(since.saturating_add(WATCH_AFTER))
+            }
             _ => limit,
         };
         // An operation that waits to be tried again has a retry time after the last activity.
@@ -71,11 +78,14 @@ impl Flow {
         match self.phase {
             Phase::Connecting(Operation::Idle) => self.end(CloseReason::ConnectTimeout),
             Phase::Connecting(_) => self.connect_is_late = true,
-            Phase::EnteringSplice if now < self.last_activity.saturating_add(timeouts.idle) => {
-                self.give_up_entering(now);
-            }
+            Phase::EnteringSplice if now < self.quiet_limit(timeouts) => self.give_up_entering(now),
             Phase::Splicing if now < self.quiet_limit(timeouts) => {
-                self.leave_splicing_if_quiet(now)
+                self.leave_splicing_if_quiet(now);
+            }
+            Phase::Relaying if now < self.quiet_limit(timeouts) => {
+                // Looked at again after the same time, if what it finds is no reset.
+                self.phase_began = now;
+                self.watch_is_due = true;
             }
             _ if self.is_half_closed() => self.end(CloseReason::HalfCloseTimeout),
             _ => self.end(CloseReason::IdleTimeout),

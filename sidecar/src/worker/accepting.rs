@@ -28,9 +28,13 @@ pub(super) struct Listening {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Accept {
     Idle,
-    Running,
+    Running { once: bool },
     Cancelling,
 }
+
+/// With room for fewer connections than this they are accepted one at a time: a multishot accept delivers all
+/// that it finds, whatever the limit.
+const ROOM_FOR_MULTISHOT: u32 = 256;
 
 impl Listening {
     pub(super) fn as_command(&self) -> Command {
@@ -89,9 +93,6 @@ impl<B: Backend> Worker<B> {
             GateState::Paused { reason, .. } => Some(reason),
         };
         let (was, is) = (reason(before), reason(after));
-        if was == is && !self.waits_to_accept() {
-            return;
-        }
         if was.is_none()
             && let Some(reason) = is
         {
@@ -170,22 +171,34 @@ impl<B: Backend> Worker<B> {
             descriptor_limit: shared.descriptor_limit.load(Ordering::Relaxed),
             operations_in_flight: self.backend.in_flight(),
             operations_budget: self.budget.ordinary_limit(),
-            pool_used_bytes: usage.pinned_bytes as u64,
+            pool_used_bytes: self.chunks.queued_bytes(),
             pool_limit_bytes: usage.limit_bytes as u64,
             pushback: self.ladder.rung() >= Rung::PauseAccepting,
             draining: false,
         }
     }
 
-    fn waits_to_accept(&mut self) -> bool {
-        self.listeners
-            .values_mut()
-            .any(|listening| listening.accept == Accept::Idle)
+    /// How many more connections the process may take before a limit is reached.
+    fn room_for_connections(&self) -> u32 {
+        let load = self.load();
+        let limits = &self.limits.gate;
+        let most = (u64::from(limits.max_connections) * u64::from(limits.pause_above_percent) / 100)
+            as u32;
+        let by_descriptors = load
+            .descriptor_limit
+            .saturating_sub(load.descriptors_open + limits.descriptor_reserve)
+            / 2;
+        // What the rate allows at once: a tenth of a second's worth.
+        let by_rate = limits.max_per_second.map_or(u32::MAX, |rate| rate / 10);
+        most.saturating_sub(load.connections_open)
+            .min(by_descriptors)
+            .min(by_rate)
     }
 
     /// Starts accepts where the gate is open, ends them where it is not, drops listeners that are to go.
     fn steer_accepts(&mut self) {
         let open = self.gate.state() == GateState::Open;
+        let once = self.room_for_connections() < ROOM_FOR_MULTISHOT;
         // Under pushback the kernel takes no cancel from the queue, but it takes one by a call.
         let pushed_back = self.backoff.attempt() > 0;
         for id in self.listeners.ids() {
@@ -201,15 +214,14 @@ impl<B: Backend> Worker<B> {
                     self.listeners.remove(id);
                 }
                 Accept::Idle if open && self.backend.room() > 0 => {
-                    listening.accept = Accept::Running;
-                    self.backend.start(
-                        token,
-                        Operation::Accept {
-                            listener: listening.listener.id(),
-                        },
-                    );
+                    listening.accept = Accept::Running { once };
+                    let listener = listening.listener.id();
+                    self.backend
+                        .start(token, Operation::Accept { listener, once });
                 }
-                Accept::Running if listening.leaving || !open => {
+                Accept::Running { once: is_once }
+                    if listening.leaving || !open || (once && !is_once) =>
+                {
                     listening.accept = Accept::Cancelling;
                     if pushed_back {
                         self.backend.cancel_now(token);

@@ -13,11 +13,11 @@ impl<B: Backend> Worker<B> {
         if self.dirty.is_empty() {
             return;
         }
-        let view = self.view();
+        let mut view = self.view();
         let mut dirty = std::mem::take(&mut self.dirty);
         let mut done = 0;
         for &id in &dirty {
-            if !self.act(id, &view) {
+            if !self.act(id, &mut view) {
                 break;
             }
             done += 1;
@@ -29,7 +29,7 @@ impl<B: Backend> Worker<B> {
     }
 
     /// Carries out all that a connection wants now; false if the queue is full before that.
-    fn act(&mut self, id: FlowId, view: &View) -> bool {
+    fn act(&mut self, id: FlowId, view: &mut View) -> bool {
         // A flow's wish may make another one at once, such as a connect that fails in the call.
         loop {
             let Some(connection) = self.connections.get_mut(id) else {
@@ -46,6 +46,10 @@ impl<B: Backend> Worker<B> {
                 return true;
             }
             self.carry_out(id, action);
+            if action == Action::BeginSplicing {
+                // It may have taken the last places for pipes.
+                view.may_splice = self.may_splice();
+            }
         }
         let Some(connection) = self.connections.get_mut(id) else {
             return true;
@@ -54,6 +58,11 @@ impl<B: Backend> Worker<B> {
         if connection.flow.is_starved(view) && !connection.is_starved {
             connection.is_starved = true;
             self.starved.push(id);
+        }
+        let share_bytes = self.limits.per_direction_bytes;
+        if !connection.is_streaming && connection.flow.has_splice_work(share_bytes, self.now) {
+            connection.is_streaming = true;
+            self.streams.push(id);
         }
         let deadline = connection
             .flow
@@ -101,12 +110,20 @@ impl<B: Backend> Worker<B> {
                     },
                 );
             }
+            Action::Watch { side } => {
+                let operation = Operation::Watch {
+                    socket: socket(side),
+                };
+                self.backend
+                    .start(token(OperationKind::Watch, side), operation);
+            }
             Action::Cancel { side, what } => {
                 let kind = match what {
                     Ending::Connect => OperationKind::Connect,
                     Ending::Receive => OperationKind::Receive,
                     Ending::Send => OperationKind::Send,
                     Ending::Poll => OperationKind::Poll,
+                    Ending::Watch => OperationKind::Watch,
                 };
                 let target = token(kind, side);
                 if self.backoff.attempt() > 0 {

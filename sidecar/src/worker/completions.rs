@@ -39,7 +39,8 @@ impl<B: Backend> Worker<B> {
             OperationKind::Connect
             | OperationKind::Receive
             | OperationKind::Send
-            | OperationKind::Poll => {}
+            | OperationKind::Poll
+            | OperationKind::Watch => {}
         }
         let now = self.now;
         let Some(connection) = self.connections.get_mut(id) else {
@@ -82,21 +83,22 @@ impl<B: Backend> Worker<B> {
             (OperationKind::Send, _) => {
                 flow.on_send_failed(side.other(), Errno(libc::ECANCELED), now)
             }
-            (OperationKind::Poll, Event::Ready(readiness)) => {
-                flow.on_ready(side, Some(readiness), more);
-                if !connection.is_streaming {
-                    connection.is_streaming = true;
-                    self.streams.push(id);
-                }
+            (OperationKind::Poll, Event::Ready(readiness)) => flow.on_ready(side, readiness, more),
+            (OperationKind::Poll, Event::Failed(errno)) => flow.on_poll_failed(side, errno, now),
+            (OperationKind::Poll, _) => flow.on_poll_failed(side, Errno(libc::ECANCELED), now),
+            (OperationKind::Watch, Event::Ready(readiness)) => {
+                flow.on_watched(side, readiness.broken);
             }
-            (OperationKind::Poll, _) => flow.on_ready(side, None, more),
+            (OperationKind::Watch, _) => flow.on_watched(side, false),
             (_, Event::Connected) => return self.on_connected(id),
+            (_, Event::Failed(Errno(libc::EAGAIN))) => return self.postpone_connect(id),
             (_, Event::Failed(errno)) => {
                 return self.on_connect_failed(id, CloseReason::of_connect(errno));
             }
             (_, _) => return self.on_connect_failed(id, CloseReason::ConnectTimeout),
         }
-        if connection.moves_out && completion.token.kind() == OperationKind::Send {
+        let is_send = completion.token.kind() == OperationKind::Send;
+        if is_send && connection.moves_out[side.other() as usize] {
             self.move_out(id, side.other());
         }
         self.touch(id);
@@ -128,8 +130,17 @@ impl<B: Backend> Worker<B> {
         mark_dirty(&mut self.dirty, id, connection);
     }
 
-    /// A connect failed: closes its socket, and goes on to the target's next address if there is one.
-    pub(super) fn on_connect_failed(&mut self, id: FlowId, reason: CloseReason) {
+    /// The backlog of a Unix socket is full, which a connect that may not block does not wait for.
+    fn postpone_connect(&mut self, id: FlowId) {
+        self.close_upstream(id);
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.attempts -= 1;
+            connection.flow.on_connect_postponed(self.now);
+            mark_dirty(&mut self.dirty, id, connection);
+        }
+    }
+
+    fn close_upstream(&mut self, id: FlowId) {
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
@@ -138,6 +149,14 @@ impl<B: Backend> Worker<B> {
             self.backend.close(socket, false);
             self.surroundings.shared.count_descriptors(-1);
         }
+    }
+
+    /// A connect failed: closes its socket, and goes on to the target's next address if there is one.
+    pub(super) fn on_connect_failed(&mut self, id: FlowId, reason: CloseReason) {
+        self.close_upstream(id);
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
         let addresses = connection
             .addresses
             .as_ref()

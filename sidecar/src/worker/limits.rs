@@ -15,7 +15,7 @@ use crate::pressure::readiness::{ReadinessLimits, ReadinessMode};
 use crate::pressure::shed::LadderLimits;
 
 /// A direction may hold at most this part of what is free in the pool.
-pub const POOL_SHARES: usize = 32;
+pub const POOL_SHARES: usize = 128;
 
 /// What a direction may hold however little is free, so that it moves at all.
 pub const SHARE_LEAST_BYTES: u32 = 4 * 1024;

@@ -16,6 +16,8 @@ mod splicing;
 pub mod stats;
 mod submitting;
 pub mod team;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +48,9 @@ const COMPLETIONS_PER_TURN: usize = 1024;
 /// The longest a worker sleeps, so that its loop is seen turning.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
+/// Connections that are ended at the drain's limit have so long to go in good order.
+const OVERDUE_AFTER: Duration = Duration::from_millis(500);
+
 /// What a worker is given of its process.
 #[derive(Debug, Clone)]
 pub struct Surroundings {
@@ -66,6 +71,9 @@ pub struct Surroundings {
 pub enum Exit {
     /// No connection is left, or none may be.
     Finished,
+    /// The time to finish is over, and the kernel does not even let connections be ended: they go with the
+    /// backend.
+    Overdue,
     /// The backend cannot go on; says why.
     Broken(String),
 }
@@ -120,10 +128,9 @@ struct Connection {
     is_dirty: bool,
     is_streaming: bool,
     is_starved: bool,
-    /// Its queued bytes are to move out of the pool once the send that was cancelled for it is over.
-    moves_out: bool,
-    /// They have; until the queue is empty again there is nothing to gain by another time.
-    is_private: bool,
+    /// Its queued bytes, by the side that they come from, are to move out of the pool once the send that was
+    /// cancelled for it is over.
+    moves_out: [bool; 2],
 }
 
 /// Pipes for splicing: as many as streams hold places for, lent for as long as they hold bytes.
@@ -199,6 +206,12 @@ impl<B: Backend> Worker<B> {
             self.publish();
             return Some(Exit::Finished);
         }
+        if self
+            .finish_by
+            .is_some_and(|by| self.now >= by.saturating_add(OVERDUE_AFTER))
+        {
+            return Some(Exit::Overdue);
+        }
         let exit = self.submit(more);
         self.publish();
         exit
@@ -241,9 +254,12 @@ impl<B: Backend> Worker<B> {
             share_bytes: share.clamp(limits::SHARE_LEAST_BYTES, self.limits.per_direction_bytes),
             may_receive: self.shortage.is_none() && self.ladder.rung() < Rung::PauseReceiving,
             exact_receive_limit: self.features.exact_receive_limit,
-            may_splice: self.pipes.held + 2 <= self.limits.pipes
-                && self.ladder.rung() == Rung::Calm,
+            may_splice: self.may_splice(),
         }
+    }
+
+    fn may_splice(&self) -> bool {
+        self.pipes.held + 2 <= self.limits.pipes && self.ladder.rung() == Rung::Calm
     }
 
     fn give_back_chunks(&mut self) {
@@ -278,6 +294,7 @@ impl<B: Backend> Worker<B> {
         self.readiness.set_limits(limits.readiness);
         self.backend.set_pool_limit(limits.pool_bytes);
         self.limits = limits;
+        self.close_surplus_pipes();
         // A nearer deadline than the one a timer was set for has to be seen.
         for id in self.connections.ids() {
             self.touch(id);
@@ -300,12 +317,12 @@ impl<B: Backend> Worker<B> {
         }
     }
 
-    /// Closes every socket at once: the backend broke, and with it goes all that was in flight.
-    pub fn lose_everything(mut self) -> Settings {
+    /// Closes every socket at once and gives the backend up, with all that was in flight on it.
+    pub fn lose_everything(mut self, reason: CloseReason) -> Settings {
         let settings = self.limits.settings;
         for id in self.connections.ids() {
             if let Some(connection) = self.connections.get_mut(id) {
-                connection.flow.end(CloseReason::BackendLost);
+                connection.flow.end(reason);
             }
             self.close(id, true);
         }
@@ -313,22 +330,24 @@ impl<B: Backend> Worker<B> {
             self.backend.close_pipe(pipe);
             self.surroundings.shared.count_descriptors(-2);
         }
-        self.surroundings.stats.backend_rebuilds.add(1);
         self.publish();
         self.backend.abandon();
         settings
     }
 
-    /// The relays and listeners of this worker, for the backend that follows a broken one.
+    /// The relays and listeners of this worker, and whether it is to finish, for the backend that follows a
+    /// broken one.
     pub fn listening(&mut self) -> Vec<Command> {
         let ids = self.listeners.ids();
-        ids.into_iter()
-            .filter_map(|id| {
-                self.listeners
-                    .get_mut(id)
-                    .map(|listening| listening.as_command())
-            })
-            .collect()
+        let listening = ids.into_iter().filter_map(|id| {
+            self.listeners
+                .get_mut(id)
+                .map(|listening| listening.as_command())
+        });
+        let finish = self
+            .finish_by
+            .map(|by| Command::Finish(by.saturating_since(self.now)));
+        listening.chain(finish).collect()
     }
 }
 
@@ -352,8 +371,7 @@ impl Connection {
             is_dirty: false,
             is_streaming: false,
             is_starved: false,
-            moves_out: false,
-            is_private: false,
+            moves_out: [false; 2],
         }
     }
 }

@@ -74,7 +74,11 @@ impl<B: Backend> Worker<B> {
             self.shortage = None;
             return;
         }
-        self.move_out_held_up();
+        self.withdraw_credits();
+        // Moving out frees entries of which little is in use; where all of it is, there is nothing to gain.
+        if self.chunks.queued_bytes() < usage.pinned_bytes as u64 / 4 * 3 {
+            self.move_out_held_up();
+        }
         if usage.free_bytes() >= ENTRY_BYTES as usize {
             // Some can go on; if that is not enough the next receive says so.
             self.wake_starved();
@@ -89,28 +93,40 @@ impl<B: Backend> Worker<B> {
         self.shortage = Some(shortage);
     }
 
+    fn withdraw_credits(&mut self) {
+        for id in self.connections.ids() {
+            let Some(connection) = self.connections.get_mut(id) else {
+                continue;
+            };
+            for (side, withdrawn) in Side::BOTH
+                .into_iter()
+                .zip(connection.flow.withdraw_credit())
+            {
+                if withdrawn {
+                    let key = super::completions::key(id, side);
+                    let target = Token::new(OperationKind::Receive, key);
+                    self.backend
+                        .start(Token::INTERNAL, Operation::Cancel { target });
+                }
+            }
+        }
+    }
+
     /// Interrupts the sends of stalled takers, so that their bytes can leave the pool.
-    fn move_out_held_up(&mut self) {
+    pub(super) fn move_out_held_up(&mut self) {
         for id in self.connections.ids() {
             let now = self.now;
             let Some(connection) = self.connections.get_mut(id) else {
                 continue;
             };
-            let stalled = now.saturating_since(connection.flow.last_activity()) >= HELD_UP;
-            if connection.moves_out
-                || connection.is_private
-                || !stalled
-                || !connection.flow.is_held_up()
-            {
+            let flow = &mut connection.flow;
+            if now.saturating_since(flow.last_activity()) < HELD_UP {
                 continue;
             }
-            for (from, interrupted) in Side::BOTH
-                .into_iter()
-                .zip(connection.flow.interrupt_sends())
-            {
-                if interrupted {
-                    connection.moves_out = true;
-                    connection.is_private = true;
+            for from in Side::BOTH {
+                // Bytes that moved out before, and nothing since: nothing to gain by another time.
+                if self.chunks.holds_entries(flow.queue(from)) && flow.interrupt_send(from) {
+                    connection.moves_out[from as usize] = true;
                     let target = Token::new(
                         OperationKind::Send,
                         super::completions::key(id, from.other()),
@@ -127,7 +143,7 @@ impl<B: Backend> Worker<B> {
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
-        connection.moves_out = false;
+        connection.moves_out[from as usize] = false;
         if connection.flow.closing().is_some() || connection.flow.queue(from).is_empty() {
             return;
         }
@@ -150,7 +166,8 @@ impl<B: Backend> Worker<B> {
             let flow = &connection.flow;
             let stalled = self.now.saturating_since(flow.last_activity()) >= HELD_UP;
             let held = Side::BOTH.map(|from| flow.queue(from).bytes()).iter().sum();
-            if stalled && flow.closing().is_none() && largest.is_none_or(|(most, _)| held > most) {
+            let may_go = stalled && held > 0 && flow.closing().is_none();
+            if may_go && largest.is_none_or(|(most, _)| held > most) {
                 largest = Some((held, id));
             }
         }

@@ -20,51 +20,59 @@ impl<B: Backend> Worker<B> {
 
     /// Moves what can be moved; whether there is more to move at once.
     fn pump(&mut self, id: FlowId) -> bool {
-        let mut more = false;
         for from in Side::BOTH {
-            more |= self.pump_direction(id, from);
+            self.pump_direction(id, from);
         }
-        if let Some(connection) = self.connections.get_mut(id) {
-            connection.is_streaming = more;
-            mark_dirty(&mut self.dirty, id, connection);
-        }
-        more
-    }
-
-    fn pump_direction(&mut self, id: FlowId, from: Side) -> bool {
         let Some(connection) = self.connections.get_mut(id) else {
             return false;
         };
+        let share_bytes = self.limits.per_direction_bytes;
+        connection.is_streaming = connection.flow.has_splice_work(share_bytes, self.now);
+        mark_dirty(&mut self.dirty, id, connection);
+        connection.is_streaming
+    }
+
+    fn pump_direction(&mut self, id: FlowId, from: Side) {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
         let flow = &mut connection.flow;
+        let share_bytes = self.limits.per_direction_bytes;
         let (source, sink) = (flow.socket(from), flow.socket(from.other()));
         let (mut taken, mut passed_on) = (0, 0);
-        let mut goes_on = true;
-        while goes_on && taken < BYTES_PER_TURN {
-            goes_on = false;
-            if let Some(most) = flow.may_splice_in(from, self.limits.per_direction_bytes) {
-                let pipe = match flow.pipe(from) {
-                    Some(pipe) => pipe,
-                    None => match self.pipes.lend(&mut self.backend) {
-                        Ok((pipe, descriptors)) => {
-                            self.surroundings.shared.count_descriptors(descriptors);
-                            flow.lend_pipe(from, pipe);
-                            pipe
-                        }
-                        Err(_) => {
-                            // No descriptor for a pipe: back to receives, which take none.
-                            flow.give_up_splicing(self.now);
-                            break;
-                        }
-                    },
-                };
+        loop {
+            let into = flow
+                .may_splice_in(from, share_bytes, self.now)
+                .filter(|_| taken < BYTES_PER_TURN);
+            let pipe = match (into, flow.pipe(from)) {
+                (Some(_), None) => match self.pipes.lend(&mut self.backend) {
+                    Ok((pipe, descriptors)) => {
+                        self.surroundings.shared.count_descriptors(descriptors);
+                        flow.lend_pipe(from, pipe);
+                        pipe
+                    }
+                    Err(_) => {
+                        // No descriptor for a pipe: back to receives, which take none.
+                        flow.no_pipe(from, self.now);
+                        break;
+                    }
+                },
+                (_, Some(pipe)) => pipe,
+                (None, None) => break,
+            };
+            if let Some(most) = into {
                 let result = self.backend.splice_in(source, pipe, most);
                 taken += result.unwrap_or(0);
-                goes_on |= flow.on_spliced_in(from, result, self.now);
+                flow.on_spliced_in(from, result, self.now);
             }
-            if let (Some(held), Some(pipe)) = (flow.may_splice_out(from), flow.pipe(from)) {
+            let out = flow.may_splice_out(from, self.now);
+            if let Some(held) = out {
                 let result = self.backend.splice_out(pipe, sink, held);
                 passed_on += result.unwrap_or(0);
-                goes_on |= flow.on_spliced_out(from, result, self.now);
+                flow.on_spliced_out(from, result, self.now);
+            }
+            if into.is_none() && out.is_none() {
+                break;
             }
         }
         if let Some(pipe) = flow.take_empty_pipe(from) {
@@ -73,7 +81,6 @@ impl<B: Backend> Worker<B> {
         let stats = &self.surroundings.stats;
         stats.spliced_bytes.add(passed_on as u64);
         connection.relay.stats[self.surroundings.index].relayed(from, passed_on as u64);
-        goes_on
     }
 
     pub(super) fn begin_splicing(&mut self, id: FlowId) {
@@ -83,6 +90,7 @@ impl<B: Backend> Worker<B> {
 
     pub(super) fn end_splicing(&mut self, id: FlowId) {
         self.pipes.held -= 2;
+        self.close_surplus_pipes();
         self.set_splice_mode(id, false);
     }
 
@@ -93,6 +101,17 @@ impl<B: Backend> Worker<B> {
         for side in Side::BOTH {
             self.backend
                 .set_splice_mode(connection.flow.socket(side), splice);
+        }
+    }
+
+    /// Closes pipes that nobody uses, if there are more than the limit has become.
+    pub(super) fn close_surplus_pipes(&mut self) {
+        while self.pipes.made > self.limits.pipes
+            && let Some(pipe) = self.pipes.free.pop()
+        {
+            self.backend.close_pipe(pipe);
+            self.pipes.made -= 1;
+            self.surroundings.shared.count_descriptors(-2);
         }
     }
 
@@ -115,6 +134,7 @@ impl<B: Backend> Worker<B> {
                 self.surroundings.shared.count_descriptors(-2);
             }
         }
+        self.close_surplus_pipes();
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Exit, HEARTBEAT, Worker};
+use super::{Exit, HEARTBEAT, OVERDUE_AFTER, Worker};
 use crate::backend::{Backend, Entered, Outcome};
 use crate::pressure::gate::GateState;
 use crate::pressure::readiness::Verdict;
@@ -169,7 +169,13 @@ impl<B: Backend> Worker<B> {
             self.ladder.next_change(self.now),
             self.readiness.next_change(self.now).filter(|_| judging),
             self.shortage.map(|shortage| shortage.next_look()),
-            self.finish_by,
+            self.finish_by.map(|by| {
+                if self.now < by {
+                    by
+                } else {
+                    by.saturating_add(OVERDUE_AFTER)
+                }
+            }),
         ];
         let first = due.into_iter().flatten().min().unwrap_or(self.now);
         first.saturating_since(self.now)

@@ -455,6 +455,14 @@ impl Start {
         let mut worker = Worker::new(backend, self.surroundings.clone(), settings, seed);
         match worker.run() {
             Exit::Finished => None,
+            Exit::Overdue => {
+                tracing::warn!(
+                    worker = index,
+                    "the time to drain is over, and connections that could not be ended are closed with the backend"
+                );
+                worker.lose_everything(CloseReason::DrainLimit);
+                None
+            }
             Exit::Broken(reason) => {
                 tracing::error!(
                     worker = index,
@@ -462,7 +470,8 @@ impl Start {
                     "the backend broke: its connections are lost, another one follows"
                 );
                 let listening = worker.listening();
-                Some((worker.lose_everything(), listening))
+                self.surroundings.stats.backend_rebuilds.add(1);
+                Some((worker.lose_everything(CloseReason::BackendLost), listening))
             }
         }
     }

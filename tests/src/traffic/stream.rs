@@ -44,8 +44,9 @@ pub enum Trouble {
 impl Trouble {
     /// Whether the peer reset the connection.
     pub fn is_reset(&self) -> bool {
-        use io::ErrorKind::{BrokenPipe, ConnectionReset};
-        matches!(self, Self::Io { source, .. } if matches!(source.kind(), ConnectionReset | BrokenPipe))
+        // Ending a stream that was reset before says that it is not connected.
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), ConnectionReset | BrokenPipe | NotConnected))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Where a relay listens and where it leads: every kind of address, and targets that are not there.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
 use std::net::SocketAddr;
@@ -10,7 +11,7 @@ use ringside_tests::processes::{
 };
 use ringside_tests::relay::{Kind, Relay, Route, Setup};
 use ringside_tests::skip::skip;
-use ringside_tests::traffic::{Pattern, Server, Stream, Trouble, echo};
+use ringside_tests::traffic::{Pattern, Server, Stream, echo};
 
 ringside_tests::instances! {
     everywhere: [
@@ -194,30 +195,32 @@ fn a_host_name(kind: Kind) {
     server.settle();
 }
 
-/// `localhost` has an IPv6 address first on most machines, and nobody listens there.
+/// A name with an IPv6 and an IPv4 address, and a server at only one of them, whichever is tried first.
 fn the_second_address_of_a_host(kind: Kind) {
-    let hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
-    let of_localhost = |ip: &str| {
-        let names = |line: &str| {
-            line.split_whitespace()
-                .skip(1)
-                .any(|name| name == "localhost")
-        };
-        hosts
-            .lines()
-            .any(|line| line.split_whitespace().next() == Some(ip) && names(line))
-    };
-    if !of_localhost("::1") || !of_localhost("127.0.0.1") {
-        skip(
-            "the_second_address_of_a_host",
-            "`localhost` has only one address in /etc/hosts",
-        );
+    if !has_ipv6("the_second_address_of_a_host") {
         return;
     }
+    let folder = tempfile::tempdir().unwrap();
+    let hosts = folder.path().join("hosts");
+    fs::write(
+        &hosts,
+        "127.0.0.1 localhost\n::1 two.test\n127.0.0.1 two.test\n",
+    )
+    .unwrap();
+    // The relay alone sees these names, in a mount namespace of its own.
+    let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+    let with_hosts = ["unshare", "--mount", "/bin/sh", "-c", script].map(OsString::from);
     for address in ["127.0.0.1:0", "[::1]:0"] {
         let server = Server::tcp(address, echo);
-        let target = format!("localhost:{}", server.address().port());
-        let relay = Setup::new(kind).route(Route::new("web", &target)).start();
+        let target = format!("two.test:{}", server.address().port());
+        let under = with_hosts
+            .iter()
+            .cloned()
+            .chain([hosts.clone().into_os_string()]);
+        let relay = Setup::new(kind)
+            .route(Route::new("web", &target))
+            .under(under)
+            .start();
         for _ in 0..10 {
             assert_echoes(&relay, &relay.connect());
         }
@@ -230,7 +233,7 @@ fn a_target_that_refuses(kind: Kind) {
     let target = format!("127.0.0.1:{}", free_port());
     let relay = Setup::new(kind).route(Route::new("web", &target)).start();
     for _ in 0..20 {
-        relay.connect().expect_reset();
+        relay.expect_turned_away();
     }
     relay.expect_closed("connect_refused", 20);
     relay.settle();
@@ -242,7 +245,7 @@ fn a_unix_target_that_is_not_there(kind: Kind) {
     let relay = Setup::new(kind)
         .route(Route::new("web", &format!("unix:{}", path.display())))
         .start();
-    relay.connect().expect_reset();
+    relay.expect_turned_away();
     relay.settle();
     let server = Server::unix(&path, echo);
     assert_echoes(&relay, &relay.connect());
@@ -254,7 +257,7 @@ fn a_target_that_cannot_be_reached(kind: Kind) {
     let relay = Setup::new(kind)
         .route(Route::new("web", "192.0.2.1:9"))
         .start();
-    relay.connect().expect_reset();
+    relay.expect_turned_away();
     relay.expect_closed("connect_unreachable", 1);
     relay.settle();
 }
@@ -262,13 +265,17 @@ fn a_target_that_cannot_be_reached(kind: Kind) {
 fn a_target_that_comes_later(kind: Kind) {
     let address = format!("127.0.0.1:{}", free_port());
     let relay = Setup::new(kind).route(Route::new("web", &address)).start();
-    relay.connect().expect_reset();
+    relay.expect_turned_away();
     let server = Server::tcp(&address, echo);
     assert_echoes(&relay, &relay.connect());
     drop(server);
     await_that("the target to be gone again", || {
-        let met: Result<(), Trouble> = relay.connect().ping(UP, 0, 1);
-        met.is_err_and(|trouble| trouble.is_reset())
+        let Ok(stream) = Stream::connect(relay.address()) else {
+            return true;
+        };
+        stream
+            .ping(UP, 0, 1)
+            .is_err_and(|trouble| trouble.is_reset())
     });
     relay.settle();
 }

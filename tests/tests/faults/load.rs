@@ -19,10 +19,11 @@ struct Shared {
     ended: AtomicU64,
 }
 
-/// Clients of a relay before an echoing server, every fourth with streams and the others with pings.
+/// Clients of a relay before an echoing server.
 pub(crate) struct Load {
     shared: Arc<Shared>,
     address: SocketAddr,
+    streams: bool,
     clients: Vec<JoinHandle<Result<(), String>>>,
 }
 
@@ -35,12 +36,24 @@ pub(crate) fn echoing() -> Server {
 }
 
 impl Load {
-    /// Starts `clients` and waits until each of them has had an answer.
+    /// Starts `clients`, every fourth with streams and the others with pings, and waits until each has had answers.
     #[track_caller]
     pub(crate) fn start(relay: &Relay, clients: u64) -> Self {
+        Self::with(relay, clients, true)
+    }
+
+    /// Starts `clients` with pings only. A stream may be spliced, and then goes on while nothing can be submitted.
+    #[track_caller]
+    pub(crate) fn pings(relay: &Relay, clients: u64) -> Self {
+        Self::with(relay, clients, false)
+    }
+
+    #[track_caller]
+    fn with(relay: &Relay, clients: u64, streams: bool) -> Self {
         let mut load = Self {
             shared: Arc::default(),
             address: relay.address(),
+            streams,
             clients: Vec::new(),
         };
         load.add(clients);
@@ -52,9 +65,10 @@ impl Load {
     pub(crate) fn add(&mut self, clients: u64) {
         let first = self.clients.len() as u64;
         for seed in first..first + clients {
-            let (shared, address) = (Arc::clone(&self.shared), self.address);
-            self.clients
-                .push(thread::spawn(move || client(&shared, address, seed)));
+            let (shared, address, streams) = (Arc::clone(&self.shared), self.address, self.streams);
+            self.clients.push(thread::spawn(move || {
+                client(&shared, address, seed, streams)
+            }));
         }
     }
 
@@ -98,7 +112,7 @@ impl Drop for Load {
     }
 }
 
-fn client(shared: &Shared, address: SocketAddr, seed: u64) -> Result<(), String> {
+fn client(shared: &Shared, address: SocketAddr, seed: u64, streams: bool) -> Result<(), String> {
     let stream = Stream::connect(address)
         .map_err(|error| format!("client {seed} cannot connect: {error}"))?;
     let pattern = Pattern::new(seed);
@@ -115,7 +129,7 @@ fn client(shared: &Shared, address: SocketAddr, seed: u64) -> Result<(), String>
                 .map_err(finishing)
                 .and_then(|()| stream.receive_end(at));
         }
-        let size = if seed.is_multiple_of(4) {
+        let size = if streams && seed.is_multiple_of(4) {
             ROUND_BYTES
         } else {
             1 + (at * 31 + seed) % 3000

@@ -25,7 +25,7 @@ fn setup() -> Setup {
 fn storm(time: Duration, workers: u32) {
     let server = echoing();
     let relay = setup().to(&server).workers(workers).start();
-    let load = Load::start(&relay, CLIENTS);
+    let load = Load::pings(&relay, CLIENTS);
     let log_before = relay.process().log().lines().count();
 
     relay.injector().fail_for(time, Errno::EAGAIN);
@@ -94,12 +94,12 @@ fn assert_sleeps(relay: &Relay, begin: Instant, time: Duration, workers: u32) {
     let tries = a_second(after.failed - before.failed);
     let enters = a_second(after.seen - before.seen);
     assert!(
-        (1.0..=60.0).contains(&tries),
+        (1.0..=40.0).contains(&tries),
         "a worker tried {tries:.0} times a second"
     );
-    // Each try is followed by a wait.
+    // Each try is followed by a wait: about 60 in all, and by chance some more.
     assert!(
-        enters <= 130.0,
+        enters <= 80.0,
         "a worker entered the kernel {enters:.0} times a second"
     );
     let share = cpu.as_secs_f64() / seconds;
@@ -118,6 +118,25 @@ namespaced!(
     two_seconds_of_eagain_with_two_workers,
     storm(Duration::from_secs(2), 2)
 );
+
+// Whether they are spliced and go on, or wait: streams come through whole.
+namespaced!(streams_come_through_a_storm, {
+    let server = echoing();
+    let relay = setup().to(&server).start();
+    let load = Load::start(&relay, 8);
+    relay
+        .injector()
+        .fail_for(Duration::from_secs(2), Errno::EAGAIN);
+    await_that("the relay to be unready", || !relay.ready());
+    await_that("the relay to be ready again", || relay.ready());
+    load.await_rounds(100);
+    let ended = load.finish();
+    relay.settle();
+    assert_eq!(
+        relay.metric("connections_closed_total", &[("reason", "shed")]),
+        ended as f64
+    );
+});
 
 // Arrivals wait in the listener's backlog, and are served when it is over.
 namespaced!(clients_that_come_in_a_storm_are_served_after_it, {

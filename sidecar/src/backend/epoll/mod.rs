@@ -60,11 +60,12 @@ struct Watched {
     readiness: Readiness,
     /// The other end has sent its last byte: a short read does not mean that nothing is left to read.
     at_end: bool,
-    accept: Option<Token>,
+    accept: Option<(Token, bool)>,
     connect: Option<Token>,
     receive: Option<(Token, u32)>,
     send: Option<(Token, Vec<Chunk>)>,
     poll: Option<Token>,
+    watch: Option<Token>,
 }
 
 impl Epoll {
@@ -145,10 +146,14 @@ impl Epoll {
     fn try_accept(&mut self, fd: i32) {
         for _ in 0..ACCEPTS_PER_TURN {
             let socket = &mut self.sockets[fd as usize];
-            let Some(token) = socket.accept.filter(|_| socket.readiness.readable) else {
+            let Some((token, once)) = socket.accept.filter(|_| socket.readiness.readable) else {
                 return;
             };
             match calls::accept(SocketId(fd)) {
+                Ok(client) if once => {
+                    socket.accept = None;
+                    return self.finish(token, Event::Accepted(client));
+                }
                 Ok(client) => self.goes_on(token, Event::Accepted(client)),
                 Err(Errno(libc::EAGAIN)) => {
                     socket.readiness.readable = false;
@@ -261,8 +266,14 @@ impl Epoll {
         let socket = &mut self.sockets[fd as usize];
         socket.readiness.readable |= changed.readable;
         socket.readiness.writable |= changed.writable;
+        socket.readiness.broken |= changed.broken;
         socket.at_end |= mask & (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) as u32 != 0;
-        if let Some(token) = socket.poll {
+        if changed.broken
+            && let Some(token) = socket.watch.take()
+        {
+            self.finish(token, Event::Ready(changed));
+        }
+        if let Some(token) = self.sockets[fd as usize].poll {
             self.goes_on(token, Event::Ready(changed));
         } else {
             self.make_runnable(fd);
@@ -271,7 +282,7 @@ impl Epoll {
 
     fn cancel(&mut self, target: Token) {
         let holds = |socket: &Watched| match target.kind() {
-            OperationKind::Accept => socket.accept == Some(target),
+            OperationKind::Accept => socket.accept.is_some_and(|(token, _)| token == target),
             OperationKind::Connect => socket.connect == Some(target),
             OperationKind::Receive => socket.receive.is_some_and(|(token, _)| token == target),
             OperationKind::Send => socket
@@ -279,6 +290,7 @@ impl Epoll {
                 .as_ref()
                 .is_some_and(|(token, _)| *token == target),
             OperationKind::Poll => socket.poll == Some(target),
+            OperationKind::Watch => socket.watch == Some(target),
             OperationKind::Internal | OperationKind::Wake => false,
         };
         // By search, since cancels are rare: a stop, a turn to splicing, an end before the end.
@@ -296,6 +308,7 @@ impl Epoll {
             OperationKind::Connect => socket.connect = None,
             OperationKind::Receive => socket.receive = None,
             OperationKind::Send => socket.send = None,
+            OperationKind::Watch => socket.watch = None,
             _ => socket.poll = None,
         }
         self.finish(target, Event::Cancelled);
@@ -326,9 +339,9 @@ impl Backend for Epoll {
         }
         self.in_flight += 1;
         match operation {
-            Operation::Accept { listener } => {
+            Operation::Accept { listener, once } => {
                 sockets::set_non_blocking(listener, true);
-                self.watched(listener.0).accept = Some(token);
+                self.watched(listener.0).accept = Some((token, once));
                 self.make_runnable(listener.0);
             }
             Operation::Connect { socket, address } => match calls::connect(socket, address) {
@@ -360,6 +373,15 @@ impl Backend for Epoll {
                 watched.poll = Some(token);
                 let known = watched.readiness;
                 self.goes_on(token, Event::Ready(known));
+            }
+            Operation::Watch { socket } => {
+                let watched = self.watched(socket.0);
+                let known = watched.readiness;
+                if known.broken {
+                    self.finish(token, Event::Ready(known));
+                } else {
+                    watched.watch = Some(token);
+                }
             }
             Operation::Cancel { .. } => {}
         }
@@ -437,6 +459,7 @@ impl Backend for Epoll {
             watched.readiness = Readiness {
                 readable: true,
                 writable: true,
+                ..watched.readiness
             };
         }
     }

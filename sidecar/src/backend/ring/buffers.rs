@@ -71,11 +71,6 @@ impl Buffers {
         self.incremental
     }
 
-    /// Entries that the kernel can fill.
-    pub(super) fn held(&self) -> u16 {
-        self.held
-    }
-
     /// Gives the kernel free entries until it holds as many as it should.
     pub(super) fn refill(&mut self, pool: &mut Pool) {
         let before = self.tail;

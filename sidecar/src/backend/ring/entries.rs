@@ -80,7 +80,13 @@ impl Arena {
     }
 }
 
-pub(super) fn accept(listener: RawFd) -> Entry {
+pub(super) fn accept(listener: RawFd, once: bool) -> Entry {
+    if once {
+        let (address, length) = (std::ptr::null_mut(), std::ptr::null_mut());
+        return opcode::Accept::new(Fd(listener), address, length)
+            .flags(libc::SOCK_CLOEXEC)
+            .build();
+    }
     opcode::AcceptMulti::new(Fd(listener))
         .flags(libc::SOCK_CLOEXEC)
         .build()
@@ -115,6 +121,11 @@ pub(super) fn poll(socket: RawFd, readable: bool, writable: bool) -> Entry {
     opcode::PollAdd::new(Fd(socket), mask as u32)
         .multi(true)
         .build()
+}
+
+/// A poll that asks for nothing tells of errors and ends all the same.
+pub(super) fn watch(socket: RawFd) -> Entry {
+    opcode::PollAdd::new(Fd(socket), 0).build()
 }
 
 pub(super) fn cancel(target: Token) -> Entry {

@@ -60,7 +60,7 @@ impl Ring {
         let mut pool = Pool::new(pool_limit_bytes);
         let made = setup::make(&mut pool)?;
         let mut ring = made.ring;
-        let prewarmed = setup::prewarm(&mut ring, operations);
+        let prewarmed = setup::prewarm(&mut ring, operations)?;
         let waker = Waker::new().map_err(|errno| SetupError {
             step: "eventfd",
             errno,
@@ -141,7 +141,11 @@ impl Backend for Ring {
     fn start(&mut self, token: Token, operation: Operation<'_>) {
         let place = self.place();
         let entry = match operation {
-            Operation::Accept { listener } => entries::accept(listener.0),
+            Operation::Accept { listener, once } => {
+                // It may come from a worker whose backend wants it otherwise.
+                sockets::set_non_blocking(listener, false);
+                entries::accept(listener.0, once)
+            }
             Operation::Connect { socket, address } => self.arena.connect(place, socket.0, address),
             Operation::Receive {
                 socket,
@@ -157,6 +161,7 @@ impl Backend for Ring {
             Operation::Send { socket, chunks } => {
                 self.arena.send(place, socket.0, chunks, &self.pool)
             }
+            Operation::Watch { socket } => entries::watch(socket.0),
             Operation::Poll { socket } => entries::poll(socket.0, true, true),
             Operation::Cancel { target } => {
                 if self.free_entries() == 0 {
@@ -360,7 +365,9 @@ fn event(kind: OperationKind, result: i32) -> Event {
         (OperationKind::Accept, fd) => Event::Accepted(SocketId(fd)),
         (OperationKind::Connect, _) => Event::Connected,
         (OperationKind::Send, sent) => Event::Sent(sent as u32),
-        (OperationKind::Poll, mask) => Event::Ready(Readiness::from_poll(mask as u32)),
+        (OperationKind::Poll | OperationKind::Watch, mask) => {
+            Event::Ready(Readiness::from_poll(mask as u32))
+        }
         (_, _) => Event::EndOfStream,
     }
 }

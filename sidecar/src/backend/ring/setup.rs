@@ -2,6 +2,8 @@
 //!
 //! It owns the sizes and the list of what is allowed. Nothing here runs once the worker turns.
 
+use std::time::Duration;
+
 use io_uring::register::Restriction;
 use io_uring::squeue::Flags;
 use io_uring::types::{Fd, SubmitArgs, Timespec};
@@ -33,7 +35,14 @@ pub(super) const ALLOWED_OPERATIONS: [u8; 8] = [
     opcode::AsyncCancel::CODE,
 ];
 
-/// IORING_REGISTER_SYNC_CANCEL, the one registration that is allowed once the ring runs.
+/// A trial that hangs would be worse than one that fails.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Submissions that the kernel may refuse in a row during set-up, a millisecond apart, before it counts as
+/// unusable.
+const REFUSALS_MOST: u32 = 100;
+
+/// IORING_REGISTER_SYNC_CANCEL: cancels while the kernel takes no submissions.
 const REGISTER_SYNC_CANCEL: u8 = 24;
 
 /// Why there is no ring, in words for the log, the metric and the status.
@@ -83,9 +92,7 @@ pub(super) struct Made {
 
 /// Builds, restricts, enables and tries a ring.
 pub(super) fn make(pool: &mut Pool) -> Result<Made, SetupError> {
-    let mut ring = build()?;
-    // Saves looking the descriptor up in each call; where it is refused the call works by the descriptor.
-    let _ = ring.submitter().register_ring_fd();
+    let ring = build()?;
     let buffers = Buffers::register(&ring)
         .map_err(|errno| SetupError::new("io_uring_register of the buffer ring", errno))?;
     restrict(&ring)?;
@@ -145,7 +152,7 @@ fn restrict(ring: &IoUring) -> Result<(), SetupError> {
 /// One no-op and one timed wait: what every turn of the loop rests on.
 fn try_out(ring: &mut IoUring) -> Result<(), SetupError> {
     push(ring, &opcode::Nop::new().build());
-    wait(ring, 1, None).map_err(SetupError::at("io_uring_enter with a no-op"))?;
+    wait(ring, 1, PATIENCE).map_err(SetupError::at("io_uring_enter with a no-op"))?;
     let result = ring.completion().next().map(|cqe| cqe.result());
     if result != Some(0) {
         return Err(SetupError::new(
@@ -153,7 +160,7 @@ fn try_out(ring: &mut IoUring) -> Result<(), SetupError> {
             Errno(result.map_or(libc::EIO, |r| -r)),
         ));
     }
-    match wait(ring, 1, Some(1)) {
+    match wait(ring, 1, Duration::from_nanos(1)) {
         Err(error) if error.raw_os_error() == Some(libc::ETIME) => Ok(()),
         Err(error) => Err(SetupError::at("a timed wait on the ring")(error)),
         Ok(_) => Ok(()),
@@ -175,7 +182,7 @@ fn try_receive(made: &mut Made, pool: &mut Pool, bundle: bool) -> Result<bool, S
             &mut made.ring,
             &entries::receive(fd, GROUP, limit, bundle).user_data(1),
         );
-        wait(&mut made.ring, 1, None).map_err(SetupError::at(step))?;
+        wait(&mut made.ring, 1, PATIENCE).map_err(SetupError::at(step))?;
         let cqe = made
             .ring
             .completion()
@@ -201,7 +208,7 @@ fn try_receive(made: &mut Made, pool: &mut Pool, bundle: bool) -> Result<bool, S
         if more {
             // The end of the stream ends it.
             drop(far);
-            wait(&mut made.ring, 1, None).map_err(SetupError::at(step))?;
+            wait(&mut made.ring, 1, PATIENCE).map_err(SetupError::at(step))?;
             if let Some(cqe) = made.ring.completion().next()
                 && let Some(entry) = io_uring::cqueue::buffer_select(cqe.flags())
             {
@@ -221,8 +228,9 @@ fn try_receive(made: &mut Made, pool: &mut Pool, bundle: bool) -> Result<bool, S
 /// A no-op would come back before the next one is made; a poll of a silent descriptor stays, so that the
 /// kernel has to allocate them all. Then the descriptor speaks, and all come back at once: cancelling them
 /// one by one takes ten times as long.
-pub(super) fn prewarm(ring: &mut IoUring, operations: u32) -> u32 {
-    let Ok(silent) = Waker::new() else { return 0 };
+pub(super) fn prewarm(ring: &mut IoUring, operations: u32) -> Result<u32, SetupError> {
+    let step = "prewarming requests on the ring";
+    let silent = Waker::new().map_err(|errno| SetupError::new(step, errno))?;
     let batch = ring.params().sq_entries();
     let mut made = 0;
     while made < operations {
@@ -232,22 +240,61 @@ pub(super) fn prewarm(ring: &mut IoUring, operations: u32) -> u32 {
                 &opcode::PollAdd::new(Fd(silent.fd()), libc::POLLIN as u32).build(),
             );
         }
-        let refused = wait(ring, 0, None).is_err() || !ring.submission().is_empty();
-        made += batch - ring.submission().len() as u32;
-        if refused {
+        made += batch;
+        let calm = submit_all(ring, step)?;
+        if !calm {
+            // The kernel is short of memory already: what there is will do.
             break;
         }
     }
     silent.wake();
-    let mut left = made + ring.submission().len() as u32;
+    let mut left = made;
     while left > 0 {
         // The kernel runs as many completions in one call as are waited for.
-        if wait(ring, left.min(batch), None).is_err() {
-            break;
-        }
+        wait(ring, left.min(batch), PATIENCE).map_err(SetupError::at(step))?;
         left = left.saturating_sub(ring.completion().count() as u32);
     }
-    made
+    Ok(made)
+}
+
+/// Has the kernel take all that is queued, in smaller and smaller portions while it pushes back: an entry
+/// must not stay in the queue when what it points at is gone. Says whether it went without pushback.
+fn submit_all(ring: &mut IoUring, step: &'static str) -> Result<bool, SetupError> {
+    let most = ring.params().sq_entries();
+    let mut portion = most;
+    let (mut calm, mut refusals) = (true, 0);
+    while !ring.submission().is_empty() {
+        let before = ring.submission().len();
+        let entered = enter(ring, portion, 0, Duration::ZERO);
+        // The head is believed, not the returned count.
+        if ring.submission().len() < before {
+            refusals = 0;
+            portion = (portion * 2).min(most);
+            continue;
+        }
+        calm = false;
+        refusals += 1;
+        match entered {
+            Err(error) if refusals > REFUSALS_MOST || !passes(&error) => {
+                return Err(SetupError::at(step)(error));
+            }
+            Ok(_) if refusals > REFUSALS_MOST => {
+                return Err(SetupError::new(step, Errno(libc::EAGAIN)));
+            }
+            _ => {}
+        }
+        portion = (portion / 2).max(1);
+        let _ = enter(ring, 0, 1, Duration::from_millis(1));
+    }
+    Ok(calm)
+}
+
+/// Whether trying again is right.
+fn passes(error: &std::io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAGAIN | libc::EBUSY | libc::EINTR | libc::ENOMEM | libc::ETIME)
+    )
 }
 
 fn push(ring: &mut IoUring, entry: &io_uring::squeue::Entry) {
@@ -256,22 +303,27 @@ fn push(ring: &mut IoUring, entry: &io_uring::squeue::Entry) {
     let _ = unsafe { ring.submission().push(entry) };
 }
 
-fn wait(ring: &mut IoUring, want: u32, nanoseconds: Option<u32>) -> std::io::Result<usize> {
+/// Has the kernel take all that is queued and waits for so many completions.
+fn wait(ring: &mut IoUring, want: u32, limit: Duration) -> std::io::Result<usize> {
+    submit_all(ring, "io_uring_enter")
+        .map_err(|error| std::io::Error::from_raw_os_error(error.errno.0))?;
+    loop {
+        match enter(ring, 0, want, limit) {
+            Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
+            other => return other,
+        }
+    }
+}
+
+fn enter(ring: &mut IoUring, most: u32, want: u32, limit: Duration) -> std::io::Result<usize> {
     // Asked to take more than there is, the kernel would return before it runs a completion.
-    let queued = ring.submission().len() as u32;
-    // A trial that hangs would be worse than one that fails.
-    let limit = nanoseconds.map_or(Timespec::new().sec(1), |n| Timespec::new().nsec(n));
+    let offered = most.min(ring.submission().len() as u32);
+    let limit = Timespec::from(limit);
     let arguments = SubmitArgs::new().timespec(&limit);
     let flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
     // SAFETY: EXT_ARG goes with SubmitArgs, which is what the kernel then expects.
-    let entered = unsafe {
+    unsafe {
         ring.submitter()
-            .enter(queued, want, flags.bits(), Some(&arguments))
-    };
-    match entered {
-        Err(error) if nanoseconds.is_none() && error.raw_os_error() == Some(libc::EINTR) => {
-            wait(ring, want, None)
-        }
-        other => other,
+            .enter(offered, want, flags.bits(), Some(&arguments))
     }
 }
