@@ -41,7 +41,7 @@ const REFILL: Duration = Duration::from_secs(1);
 pub(super) async fn accept(listener: TcpListener, router: Router, state: Arc<State>) {
     // Dropping a sender ends its connection; a connection that ended has dropped its receiver.
     let mut open: VecDeque<oneshot::Sender<()>> = VecDeque::new();
-    let mut spares = Spares::hold(&state);
+    let mut spares = Spares::default();
     let mut refill = tokio::time::interval(REFILL);
     let mut is_failing = false;
     loop {
@@ -80,32 +80,22 @@ pub(super) async fn accept(listener: TcpListener, router: Router, state: Arc<Sta
     }
 }
 
-/// Descriptors that are open for nothing, to be closed when one is needed.
-struct Spares {
-    held: Vec<(File, Descriptor)>,
-    state: Arc<State>,
-}
+/// Descriptors that are open for nothing, to be closed when one is needed. They are part of what
+/// `accept.descriptorReserve` keeps back, and so not counted beside it.
+#[derive(Default)]
+struct Spares(Vec<File>);
 
 impl Spares {
-    fn hold(state: &Arc<State>) -> Self {
-        let mut spares = Spares {
-            held: Vec::with_capacity(SPARES),
-            state: state.clone(),
-        };
-        spares.refill();
-        spares
-    }
-
     fn refill(&mut self) {
-        while self.held.len() < SPARES
+        while self.0.len() < SPARES
             && let Ok(file) = File::open("/dev/null")
         {
-            self.held.push((file, Descriptor::of(&self.state)));
+            self.0.push(file);
         }
     }
 
     fn release(&mut self) -> bool {
-        self.held.pop().is_some()
+        self.0.pop().is_some()
     }
 }
 

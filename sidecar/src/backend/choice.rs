@@ -38,7 +38,7 @@ impl NoBackend {
     /// The one that was asked for by name does not work here.
     pub fn refused(name: &str, why: &dyn std::error::Error) -> Self {
         NoBackend(format!(
-            "the backend {name} was asked for and does not work here: {why}; `--backend auto` falls back"
+            "the backend {name} was asked for and does not work here: {why}; `--backend auto` falls back to epoll"
         ))
     }
 
