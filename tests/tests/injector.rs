@@ -281,3 +281,20 @@ fn the_launcher_explains_wrong_use() {
         assert!(said.contains(part), "{arguments:?}: {said}");
     }
 }
+
+#[test]
+fn the_launchers_command_starts_with_no_signal_blocked() {
+    let output = Command::new(launcher())
+        .args([
+            "--deny",
+            "EPERM",
+            "--",
+            "grep",
+            "SigBlk",
+            "/proc/self/status",
+        ])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(said.trim(), "SigBlk:\t0000000000000000");
+}

@@ -13,7 +13,7 @@ use anyhow::Context;
 use clap::{ArgGroup, Parser};
 use ringside::backend::inject::{
     Control, Denial, Errno, Injector, LaunchSignal, LaunchSignals, Syscalls, deny, end_with_parent,
-    pass_on,
+    pass_on, unblock_in_child,
 };
 
 /// Start COMMAND and make its io_uring calls fail on order.
@@ -64,6 +64,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut command = Command::new(program);
     command.args(rest);
     end_with_parent(&mut command);
+    unblock_in_child(&mut command);
 
     let Some(path) = &arguments.control else {
         let denial = match arguments.deny_above {

@@ -55,7 +55,7 @@ impl Measurement {
                 }
                 "ringside_submission_backoff_seconds_count" => measured.backoffs += value,
                 "ringside_submission_batch_limit" => {
-                    measured.batch_limit = measured.batch_limit.max(value)
+                    measured.batch_limit = measured.batch_limit.max(value);
                 }
                 "ringside_accept_paused" => measured.accept_paused |= value > 0,
                 "ringside_connections_open" => measured.connections += value,

@@ -132,10 +132,10 @@ impl<B: Backend> Worker<B> {
             // The rate's pauses come and go many times a second under load; the metric tells of them.
             (_, Some(PauseReason::Rate)) | (Some(PauseReason::Rate), None) => {}
             (_, Some(reason)) => {
-                tracing::warn!(worker, reason = reason.label(), "accepting paused")
+                tracing::warn!(worker, reason = reason.label(), "accepting paused");
             }
             (Some(reason), None) => {
-                tracing::info!(worker, reason = reason.label(), "accepting resumed")
+                tracing::info!(worker, reason = reason.label(), "accepting resumed");
             }
             (None, None) => {}
         }

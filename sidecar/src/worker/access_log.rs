@@ -48,7 +48,7 @@ impl Line {
         }
     }
 
-    pub(super) fn from_client(mut self, addresses: Option<(SocketAddr, SocketAddr)>) -> Self {
+    pub(super) fn with_client(mut self, addresses: Option<(SocketAddr, SocketAddr)>) -> Self {
         self.client = addresses.map(|(client, _)| client);
         self
     }

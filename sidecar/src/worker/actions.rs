@@ -195,7 +195,7 @@ impl<B: Backend> Worker<B> {
             if !self
                 .surroundings
                 .access_log
-                .write(line.from_client(addresses), most, self.now)
+                .write(line.with_client(addresses), most, self.now)
             {
                 self.surroundings.stats.access_log_dropped.add(1);
             }

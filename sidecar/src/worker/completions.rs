@@ -59,11 +59,11 @@ impl<B: Backend> Worker<B> {
         let more = completion.more;
         match (completion.token.kind(), completion.event) {
             (OperationKind::Receive, Event::Received(chunk)) => {
-                flow.on_received(side, chunk, more, chunks, now)
+                flow.on_received(side, chunk, more, chunks, now);
             }
             (OperationKind::Receive, Event::EndOfStream) => flow.on_end_of_stream(side, now),
             (OperationKind::Receive, Event::Failed(errno)) => {
-                flow.on_receive_failed(side, errno, now)
+                flow.on_receive_failed(side, errno, now);
             }
             (OperationKind::Receive, Event::NoBuffers) => {
                 flow.on_receive_stopped(side, more);
@@ -78,10 +78,10 @@ impl<B: Backend> Worker<B> {
                 stats.relayed(side.other(), u64::from(bytes));
             }
             (OperationKind::Send, Event::Failed(errno)) => {
-                flow.on_send_failed(side.other(), errno, now)
+                flow.on_send_failed(side.other(), errno, now);
             }
             (OperationKind::Send, _) => {
-                flow.on_send_failed(side.other(), Errno(libc::ECANCELED), now)
+                flow.on_send_failed(side.other(), Errno(libc::ECANCELED), now);
             }
             (OperationKind::Poll, Event::Ready(readiness)) => flow.on_ready(side, readiness, more),
             (OperationKind::Poll, Event::Failed(errno)) => flow.on_poll_failed(side, errno, now),

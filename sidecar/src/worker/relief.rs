@@ -150,7 +150,7 @@ impl<B: Backend> Worker<B> {
         let mut bytes = Vec::with_capacity(connection.flow.queue(from).bytes() as usize);
         let backend = &mut self.backend;
         self.chunks.for_each(connection.flow.queue(from), |chunk| {
-            bytes.extend_from_slice(backend.bytes(chunk))
+            bytes.extend_from_slice(backend.bytes(chunk));
         });
         let moved = backend.own(&bytes);
         connection.flow.replace_queue(from, moved, &mut self.chunks);

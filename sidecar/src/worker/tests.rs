@@ -212,7 +212,7 @@ fn a_stream_gives_back_its_pipes_and_a_lower_limit_closes_them() {
 fn a_stream_ended_with_bytes_in_its_pipe_is_reset_and_leaves_nothing_behind() {
     let mut bench = Bench::new(&Settings::default());
     let (mut client, mut upstream) = bench.connect();
-    let (mut sender, taker) = spliced(&mut bench, &mut client, &mut upstream);
+    let (mut sender, _taker) = spliced(&mut bench, &mut client, &mut upstream);
     // The target takes no more: the pipe fills.
     bench.turn_until("bytes are stuck in the pipe", |bench| {
         let sent = sender.0 + (1 << 20);
@@ -235,7 +235,6 @@ fn a_stream_ended_with_bytes_in_its_pipe_is_reset_and_leaves_nothing_behind() {
         reset.map(|error| error.kind()),
         Some(ErrorKind::ConnectionReset)
     );
-    drop(taker);
 }
 
 #[test]

@@ -21,9 +21,8 @@ impl Interest {
         // SAFETY: epoll_create1 takes no pointers; the descriptor it returns is ours alone.
         let fd = Errno::check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
         // SAFETY: the descriptor was just made and has no other owner.
-        Ok(Interest {
-            epoll: unsafe { OwnedFd::from_raw_fd(fd) },
-        })
+        let epoll = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Interest { epoll })
     }
 
     /// Watches a descriptor for all that can happen to it. One that is watched already stays so.

@@ -24,7 +24,8 @@ pub enum LaunchSignal {
 pub struct LaunchSignals(OwnedFd);
 
 impl LaunchSignals {
-    /// Blocks the signals. To be called before other threads are there; a command's child starts with none blocked.
+    /// Blocks the signals. To be called before other threads are there. A child inherits that, and never hears of
+    /// SIGTERM, unless it is started with [`unblock_in_child`].
     ///
     /// # Errors
     /// What the kernel answered, such as EMFILE.
@@ -87,6 +88,21 @@ pub fn pass_on(signal: i32, child: &Child) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// The child starts with no signal blocked, whatever is blocked here.
+pub fn unblock_in_child(command: &mut Command) {
+    // SAFETY: the closure only makes async-signal-safe calls on memory of its own.
+    unsafe {
+        command.pre_exec(|| {
+            let mut none: libc::sigset_t = mem::zeroed();
+            libc::sigemptyset(&raw mut none);
+            match libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut()) {
+                0 => Ok(()),
+                error => Err(io::Error::from_raw_os_error(error)),
+            }
+        });
+    }
 }
 
 /// The child gets SIGKILL when the thread that starts it ends, also when that is by a crash.

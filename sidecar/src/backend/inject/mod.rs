@@ -23,7 +23,7 @@ use std::process::{Child, Command};
 
 pub use control::{Control, Order, OrderError};
 pub use errno::{Errno, UnknownErrno};
-pub use launch::{LaunchSignal, LaunchSignals, end_with_parent, pass_on};
+pub use launch::{LaunchSignal, LaunchSignals, end_with_parent, pass_on, unblock_in_child};
 pub use plan::Counts;
 pub use supervisor::Injector;
 

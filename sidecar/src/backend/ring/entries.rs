@@ -37,10 +37,13 @@ struct Place {
 
 impl Arena {
     pub(super) fn new(entries: u32) -> Self {
-        // SAFETY: a message header and vectors of zeroes are valid: null pointers and lengths of zero.
         let empty = || Place {
+            // SAFETY: a message header of zeroes is valid: no name, no vectors, no control data.
             header: unsafe { std::mem::zeroed() },
-            vectors: unsafe { std::mem::zeroed() },
+            vectors: [libc::iovec {
+                iov_base: std::ptr::null_mut(),
+                iov_len: 0,
+            }; GATHER_MOST],
             address: None,
         };
         Arena {

@@ -195,7 +195,7 @@ fn try_receive(made: &mut Made, pool: &mut Pool, bundle: bool) -> Result<bool, S
                 let mut chunks = Vec::new();
                 made.buffers
                     .take(pool, u32::from(entry), got as u32, goes_on, |chunk, _| {
-                        chunks.push(chunk)
+                        chunks.push(chunk);
                     });
                 chunks.into_iter().for_each(|chunk| {
                     pool.release(chunk);

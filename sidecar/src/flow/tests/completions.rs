@@ -77,8 +77,8 @@ impl World {
         };
         let bytes = self.amount(most.min(65_536));
         let left = left.saturating_sub(bytes);
-        let more =
-            !(exact && left == 0) && !(is_cancelled && self.choose(2) == 1) && !self.goes_wrong(8);
+        let is_last = (exact && left == 0) || (is_cancelled && self.choose(2) == 1);
+        let more = !(is_last || self.goes_wrong(8));
         let adjacent = self.choose(2) == 0;
         let position = self.header(side) + received;
         let chunk = self.memory.fill(side, position, bytes, adjacent);
