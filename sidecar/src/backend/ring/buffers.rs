@@ -21,7 +21,7 @@ const INCREMENTAL: u16 = 2;
 const PLACES: u16 = 1024;
 
 /// Entries the kernel holds at first. Few, so that the same memory is used again while it is in the cache.
-const WINDOW_AT_FIRST: u16 = 16;
+const WINDOW_AT_FIRST: u16 = 4;
 
 /// Entries of a [`Pool`] in the hands of the kernel.
 #[derive(Debug)]
