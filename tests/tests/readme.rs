@@ -1,0 +1,103 @@
+//! The README's own words: its documents are read by the real parser, its commands are run.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use ringside_api::{Config, Settings};
+use ringside_tests::skip::{build_folder, skip};
+
+fn readme() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    fs::read_to_string(path).unwrap()
+}
+
+/// The README's fenced blocks of one language.
+fn blocks(language: &str) -> Vec<String> {
+    let (fence, text) = (format!("```{language}\n"), readme());
+    let parts = text.split(&fence).skip(1);
+    parts
+        .map(|part| part.split("```").next().unwrap().to_owned())
+        .collect()
+}
+
+fn ringside(arguments: &[&str]) -> Output {
+    let program = build_folder().join("ringside");
+    assert!(
+        program.exists(),
+        "there is no {}: run `make test`",
+        program.display()
+    );
+    Command::new(program).args(arguments).output().unwrap()
+}
+
+#[test]
+fn the_example_of_a_configuration_is_one() {
+    let yaml = &blocks("yaml")[0];
+    let config = Config::from_yaml(yaml).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.relays.len(), 3);
+}
+
+#[test]
+fn the_settings_that_are_called_defaults_are_the_defaults() {
+    let settings = &blocks("yaml")[1];
+    let indented: String = settings.lines().map(|line| format!("  {line}\n")).collect();
+    let yaml = format!(
+        "relays:\n  - {{name: web, listen: \"127.0.0.1:1\", target: \"127.0.0.1:2\"}}\nsettings:\n{indented}"
+    );
+    let config = Config::from_yaml(&yaml).unwrap_or_else(|error| panic!("{error}"));
+    let told = config.resolve_settings().unwrap().settings;
+    assert_eq!(told, Settings::default());
+    // None is left out.
+    let named = Settings::default().fields().len();
+    assert_eq!(
+        settings.matches(": ").count(),
+        named + 8,
+        "fields and groups"
+    );
+}
+
+#[test]
+fn the_first_command_line_is_understood() {
+    let line = blocks("sh")
+        .into_iter()
+        .find(|block| block.starts_with("ringside relay --relay"))
+        .unwrap();
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let relay: ringside_api::Relay = words[3].parse().unwrap();
+    assert_eq!((relay.name.as_str(), relay.listen.0.port()), ("web", 15080));
+}
+
+#[test]
+fn check_tells_what_is_allowed_here() {
+    let output = ringside(&["check"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    assert!(said.contains("io_uring"), "{said}");
+}
+
+#[test]
+fn the_demo_loses_nothing() {
+    let output = ringside(&["demo"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{output:?}");
+    assert!(!said.contains('\x1b'), "colours in a pipe: {said}");
+    let lost = said.lines().find(|line| line.trim().starts_with("lost"));
+    assert_eq!(
+        lost.and_then(|line| line.split_whitespace().last()),
+        Some("0")
+    );
+    if said.contains("the fault is left out") {
+        return skip(
+            "the_demo_loses_nothing",
+            "its fault cannot be injected here",
+        );
+    }
+    for part in [
+        "NO worker 0 under sustained pushback",
+        "paused",
+        "ready again after",
+    ] {
+        assert!(said.contains(part), "no `{part}` in {said}");
+    }
+}
