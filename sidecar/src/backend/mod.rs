@@ -85,6 +85,8 @@ pub enum Operation<'a> {
     Cancel {
         /// The token of the operation to end.
         target: Token,
+        /// The socket that it uses.
+        socket: SocketId,
     },
 }
 
@@ -205,7 +207,7 @@ pub trait Backend: Sized {
     fn start(&mut self, token: Token, operation: Operation<'_>);
 
     /// Ends an operation at once, also while the kernel takes no submissions. It still completes.
-    fn cancel_now(&mut self, target: Token);
+    fn cancel_now(&mut self, target: Token, socket: SocketId);
 
     /// Operations started and not taken by the kernel yet.
     fn queued(&self) -> u32;
@@ -216,6 +218,9 @@ pub trait Backend: Sized {
     /// Hands at most `most` operations to the kernel, runs what is ready, and, if nothing is and `wait` is
     /// some, waits that long for a completion. With `most` 0 it only waits.
     fn enter(&mut self, most: u32, wait: Option<Duration>) -> Entered;
+
+    /// Sleeps, where a wait for completions is refused.
+    fn sleep(&mut self, time: Duration);
 
     /// Appends at most `most` completions, oldest first, and says whether more are there.
     fn reap(&mut self, most: usize, completions: &mut Vec<Completion>) -> bool;

@@ -102,6 +102,8 @@ pub(crate) struct Pool {
     private_bytes: usize,
     pinned_entries: usize,
     limit_bytes: usize,
+    /// The system had no memory for another region.
+    cannot_grow: bool,
 }
 
 #[derive(Debug)]
@@ -123,23 +125,41 @@ impl Pool {
             private_bytes: 0,
             pinned_entries: 0,
             limit_bytes,
+            cannot_grow: false,
         }
     }
 
     pub(crate) fn set_limit(&mut self, limit_bytes: usize) {
         self.limit_bytes = limit_bytes;
+        self.cannot_grow = false;
     }
 
     pub(crate) fn usage(&self) -> PoolUse {
         PoolUse {
-            limit_bytes: self.limit_bytes.max(ENTRIES_LEAST * ENTRY_BYTES as usize),
+            limit_bytes: self.limit(),
             allocated_bytes: self.entries.len() * ENTRY_BYTES as usize + self.private_bytes,
             pinned_bytes: self.pinned_entries * ENTRY_BYTES as usize + self.private_bytes,
         }
     }
 
+    /// The most that it may take, as far as it can be had.
+    fn limit(&self) -> usize {
+        let entry = ENTRY_BYTES as usize;
+        if self.cannot_grow {
+            self.entries.len().max(ENTRIES_LEAST) * entry
+        } else {
+            self.limit_bytes
+                .clamp(ENTRIES_LEAST * entry, ENTRIES_MOST * entry)
+        }
+    }
+
     /// An entry to fill, growing if the limit allows; none if every entry is in use.
     pub(crate) fn begin_filling(&mut self) -> Option<u32> {
+        let in_use = self.entries.len() - self.free.len();
+        let taken_bytes = (in_use + 1) * ENTRY_BYTES as usize + self.private_bytes;
+        if in_use >= ENTRIES_LEAST && taken_bytes > self.limit() {
+            return None;
+        }
         if self.free.is_empty() {
             self.grow();
         }
@@ -200,11 +220,15 @@ impl Pool {
         if chunk.place & PRIVATE != 0 {
             let bytes = self.private[(chunk.place & !PRIVATE) as usize].as_deref();
             bytes.map_or(std::ptr::null(), |bytes| {
-                bytes[chunk.offset as usize..].as_ptr()
+                bytes[chunk.offset as usize..][..chunk.len as usize].as_ptr()
             })
         } else {
             let entry = &self.entries[chunk.place as usize];
-            // SAFETY: a chunk lies within the filled part of its entry, by `filled` and `advanced`.
+            assert!(
+                chunk.offset + chunk.len <= entry.filled,
+                "a chunk that was never filled"
+            );
+            // SAFETY: the chunk lies within the filled part of its entry.
             unsafe { entry.base.as_ptr().add(chunk.offset as usize) }
         }
     }
@@ -255,13 +279,14 @@ impl Pool {
     }
 
     fn grow(&mut self) {
-        let most = (self.limit_bytes / ENTRY_BYTES as usize).clamp(ENTRIES_LEAST, ENTRIES_MOST);
+        let most = self.limit() / ENTRY_BYTES as usize;
         let more = most.saturating_sub(self.entries.len()).min(REGION_ENTRIES);
         if more == 0 {
             return;
         }
         // No memory for a region is the same to the caller as a pool at its limit: it waits for chunks.
         let Ok(region) = Region::new(more * ENTRY_BYTES as usize) else {
+            self.cannot_grow = true;
             return;
         };
         for index in (0..more).rev() {
@@ -281,6 +306,7 @@ impl Pool {
     /// Leaves all memory mapped for good. For a backend that broke while the kernel may still use it.
     pub(crate) fn leak(&mut self) {
         self.regions.drain(..).for_each(std::mem::forget);
+        std::mem::forget(std::mem::take(&mut self.private));
     }
 }
 

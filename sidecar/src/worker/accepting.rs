@@ -10,7 +10,9 @@ use super::command::Command;
 use super::shared::Relay;
 use super::{Connection, Worker, mark_dirty};
 use crate::backend::listen::ListenSocket;
-use crate::backend::{Backend, Completion, Event, Operation, OperationKind, SocketId, Token};
+use crate::backend::{
+    Backend, Completion, Errno, Event, Operation, OperationKind, SocketId, Token,
+};
 use crate::flow::{CloseReason, FlowId};
 use crate::pressure::gate::{GateState, Load, PauseReason};
 use crate::pressure::shed::Rung;
@@ -184,7 +186,11 @@ impl<B: Backend> Worker<B> {
             descriptors_open: shared.descriptors_open.load(Ordering::Relaxed),
             descriptor_limit: shared.descriptor_limit.load(Ordering::Relaxed),
             operations_in_flight: self.backend.in_flight(),
-            operations_budget: self.budget.ordinary_limit(),
+            // 0 is no limit: a backend that asks the kernel for nothing ahead.
+            operations_budget: match self.features.prewarmed_operations {
+                0 => 0,
+                _ => self.budget.ordinary_limit(),
+            },
             pool_used_bytes: self.chunks.queued_bytes(),
             pool_limit_bytes: usage.limit_bytes as u64,
             pushback: self.ladder.rung() >= Rung::PauseAccepting,
@@ -213,8 +219,6 @@ impl<B: Backend> Worker<B> {
     fn steer_accepts(&mut self) {
         let open = self.gate.state() == GateState::Open;
         let once = self.room_for_connections() < ROOM_FOR_MULTISHOT;
-        // Under pushback the kernel takes no cancel from the queue, but it takes one by a call.
-        let pushed_back = self.backoff.attempt() > 0;
         for id in self.listeners.ids() {
             let Some(listening) = self.listeners.get_mut(id) else {
                 continue;
@@ -238,12 +242,8 @@ impl<B: Backend> Worker<B> {
                     if listening.leaving || !open || (once && !is_once) =>
                 {
                     listening.accept = Accept::Cancelling;
-                    if pushed_back {
-                        self.backend.cancel_now(token);
-                    } else {
-                        self.backend
-                            .start(Token::INTERNAL, Operation::Cancel { target: token });
-                    }
+                    let socket = listening.listener.id();
+                    self.end_early(token, socket);
                 }
                 _ => {}
             }
@@ -261,11 +261,13 @@ impl<B: Backend> Worker<B> {
         match (completion.event, relay) {
             (Event::Accepted(client), Some(relay)) => self.open(client, relay),
             (Event::Accepted(client), None) => self.backend.close(client, true),
-            (Event::Failed(errno), _) if errno.is_descriptors() || errno.is_memory() => {
+            // The client was gone before it was accepted: the next one, if any.
+            (Event::Failed(Errno(libc::ECONNABORTED | libc::EINTR)), _) => {}
+            // No descriptor, no memory, or whatever else: not at once again.
+            (Event::Failed(_), _) => {
                 let random = self.random.u64(..);
                 self.gate.descriptors_refused(random, self.now);
             }
-            // The client was gone before it was accepted, or the accept was cancelled: the next one, if any.
             _ => {}
         }
         self.load_changed |= !completion.more;

@@ -15,15 +15,8 @@ impl<B: Backend> Worker<B> {
         }
         let mut view = self.view();
         let mut dirty = std::mem::take(&mut self.dirty);
-        let mut done = 0;
-        for &id in &dirty {
-            if !self.act(id, &mut view) {
-                break;
-            }
-            done += 1;
-        }
         // Those that found the queue full are asked again, before those that became dirty meanwhile.
-        dirty.drain(..done);
+        dirty.retain(|&id| !self.act(id, &mut view));
         dirty.append(&mut self.dirty);
         self.dirty = dirty;
     }
@@ -35,7 +28,8 @@ impl<B: Backend> Worker<B> {
             let Some(connection) = self.connections.get_mut(id) else {
                 return true;
             };
-            if self.backend.room() == 0 {
+            // What is being closed frees more than it takes: its cancels have room of their own.
+            if self.backend.room() == 0 && connection.flow.closing().is_none() {
                 return false;
             }
             let Some(action) = connection.flow.next_action(view) else {
@@ -125,18 +119,24 @@ impl<B: Backend> Worker<B> {
                     Ending::Poll => OperationKind::Poll,
                     Ending::Watch => OperationKind::Watch,
                 };
-                let target = token(kind, side);
-                if self.backoff.attempt() > 0 {
-                    self.backend.cancel_now(target);
-                } else {
-                    self.backend
-                        .start(Token::INTERNAL, Operation::Cancel { target });
-                }
+                let (target, socket) = (token(kind, side), socket(side));
+                self.end_early(target, socket);
             }
             Action::ShutdownWrite { side } => self.backend.shutdown_write(socket(side)),
             Action::BeginSplicing => self.begin_splicing(id),
             Action::EndSplicing => self.end_splicing(id),
             Action::Close { .. } => {}
+        }
+    }
+
+    /// Ends an operation before its time. Under pushback the kernel takes no cancel from the queue, but it takes
+    /// one by a call.
+    pub(super) fn end_early(&mut self, target: Token, socket: SocketId) {
+        if self.backoff.attempt() > 0 {
+            self.backend.cancel_now(target, socket);
+        } else {
+            let cancel = Operation::Cancel { target, socket };
+            self.backend.start(Token::INTERNAL, cancel);
         }
     }
 

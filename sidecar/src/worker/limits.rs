@@ -61,7 +61,6 @@ impl Limits {
     /// backend without such a limit.
     pub fn of(settings: &Settings, prewarmed: u32) -> Self {
         let s = settings;
-        let operations = operations_for(s);
         Limits {
             settings: *s,
             backoff: BackoffLimits {
@@ -84,11 +83,7 @@ impl Limits {
                 max: s.batch.max,
             },
             budget: BudgetLimits {
-                operations: if prewarmed == 0 {
-                    operations
-                } else {
-                    operations.max(prewarmed)
-                },
+                operations: budget(s, prewarmed),
                 reserve: OPERATIONS_RESERVE,
             },
             gate: GateLimits {
@@ -131,8 +126,19 @@ pub fn socket_options(settings: &Settings) -> SocketOptions {
     }
 }
 
-/// How many operations a worker may have in flight under these settings, and so how many are prewarmed:
-/// a receive and a send each way for every connection, and the reserve.
+/// How many operations a worker may have in flight: a receive and a send each way for every connection, and the
+/// reserve; but no more than were prewarmed, where the kernel had not even memory for these.
+fn budget(settings: &Settings, prewarmed: u32) -> u32 {
+    if prewarmed > 0 && prewarmed < operations_for(settings) {
+        return prewarmed;
+    }
+    let connections = settings.accept.max_connections;
+    connections
+        .saturating_mul(OPERATIONS_PER_NEW_CONNECTION)
+        .saturating_add(OPERATIONS_RESERVE)
+}
+
+/// How many operations are prewarmed under these settings.
 pub fn operations_for(settings: &Settings) -> u32 {
     let connections = settings.accept.max_connections.min(PREWARMED_CONNECTIONS);
     connections * OPERATIONS_PER_NEW_CONNECTION + OPERATIONS_RESERVE

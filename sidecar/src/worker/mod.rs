@@ -25,7 +25,7 @@ use std::time::Duration;
 use ringside_api::Settings;
 use socket2::SockAddr;
 
-use crate::backend::{Backend, Completion, Features, Pipe, SocketId};
+use crate::backend::{Backend, Completion, Event, Features, Pipe, SocketId};
 use crate::flow::timers::{DEFAULT_TICK, Timers};
 use crate::flow::{ChunkStore, CloseReason, Flow, FlowId, Table, View};
 use crate::pressure::backoff::Backoff;
@@ -110,6 +110,8 @@ pub struct Worker<B: Backend> {
     pressed: submitting::Pressed,
     /// A connection was opened or closed, or the pool ran short, since the gate was last asked.
     load_changed: bool,
+    /// This turn found completions.
+    has_reaped: bool,
 
     now: Time,
     finish_by: Option<Time>,
@@ -172,11 +174,13 @@ impl<B: Backend> Worker<B> {
             readiness: Readiness::new(limits.readiness),
             pressed: submitting::Pressed::default(),
             load_changed: true,
+            has_reaped: false,
             now,
             finish_by: None,
             limits,
             surroundings,
         };
+        worker.surroundings.stats.accept_pause.set(0);
         worker.apply(settings);
         // Commands sent before the waker was known.
         worker.take_commands();
@@ -220,6 +224,7 @@ impl<B: Backend> Worker<B> {
     fn reap(&mut self) -> bool {
         let mut completions = std::mem::take(&mut self.completions);
         let more = self.backend.reap(COMPLETIONS_PER_TURN, &mut completions);
+        self.has_reaped = !completions.is_empty();
         for completion in completions.drain(..) {
             self.complete(completion);
         }
@@ -325,6 +330,14 @@ impl<B: Backend> Worker<B> {
                 connection.flow.end(reason);
             }
             self.close(id, true);
+        }
+        // Connections that were accepted and not seen yet belong to nobody.
+        let mut unseen = Vec::new();
+        while self.backend.reap(COMPLETIONS_PER_TURN, &mut unseen) {}
+        for completion in unseen {
+            if let Event::Accepted(client) = completion.event {
+                self.backend.close(client, true);
+            }
         }
         for pipe in self.pipes.free.drain(..) {
             self.backend.close_pipe(pipe);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Worker;
 use crate::backend::pool::ENTRY_BYTES;
-use crate::backend::{Backend, Operation, OperationKind, Token};
+use crate::backend::{Backend, OperationKind, Token};
 use crate::flow::{CloseReason, FlowId, Side};
 use crate::pressure::shed::Rung;
 use crate::time::Time;
@@ -94,6 +94,7 @@ impl<B: Backend> Worker<B> {
     }
 
     fn withdraw_credits(&mut self) {
+        let mut ended = Vec::new();
         for id in self.connections.ids() {
             let Some(connection) = self.connections.get_mut(id) else {
                 continue;
@@ -105,15 +106,18 @@ impl<B: Backend> Worker<B> {
                 if withdrawn {
                     let key = super::completions::key(id, side);
                     let target = Token::new(OperationKind::Receive, key);
-                    self.backend
-                        .start(Token::INTERNAL, Operation::Cancel { target });
+                    ended.push((target, connection.flow.socket(side)));
                 }
             }
+        }
+        for (target, socket) in ended {
+            self.end_early(target, socket);
         }
     }
 
     /// Interrupts the sends of stalled takers, so that their bytes can leave the pool.
     pub(super) fn move_out_held_up(&mut self) {
+        let mut ended = Vec::new();
         for id in self.connections.ids() {
             let now = self.now;
             let Some(connection) = self.connections.get_mut(id) else {
@@ -131,10 +135,12 @@ impl<B: Backend> Worker<B> {
                         OperationKind::Send,
                         super::completions::key(id, from.other()),
                     );
-                    self.backend
-                        .start(Token::INTERNAL, Operation::Cancel { target });
+                    ended.push((target, flow.socket(from.other())));
                 }
             }
+        }
+        for (target, socket) in ended {
+            self.end_early(target, socket);
         }
     }
 

@@ -7,13 +7,30 @@ use crate::flow::{FlowId, Side};
 /// What one direction of a stream may move in one turn: a message beside it waits no longer than that takes.
 const BYTES_PER_TURN: usize = 512 * 1024;
 
+/// What all streams of a worker together may move in one turn: about a millisecond's work.
+const ALL_BYTES_PER_TURN: u64 = 8 * 1024 * 1024;
+
 impl<B: Backend> Worker<B> {
     pub(super) fn pump_streams(&mut self) {
         if self.streams.is_empty() {
             return;
         }
         let mut streams = std::mem::take(&mut self.streams);
-        streams.retain(|&id| self.pump(id));
+        let before = self.surroundings.stats.spliced_bytes.get();
+        let mut pumped = 0;
+        let mut left = Vec::new();
+        for &id in &streams {
+            if self.surroundings.stats.spliced_bytes.get() - before >= ALL_BYTES_PER_TURN {
+                break;
+            }
+            pumped += 1;
+            if self.pump(id) {
+                left.push(id);
+            }
+        }
+        // Those that had no turn come first in the next one.
+        streams.drain(..pumped);
+        streams.append(&mut left);
         streams.append(&mut self.streams);
         self.streams = streams;
     }

@@ -18,8 +18,8 @@ const JUDGE_EVERY: Duration = Duration::from_millis(50);
 /// What is known of the pushback at the moment.
 #[derive(Debug, Default)]
 pub(super) struct Pressed {
-    /// Wait this long for completions before submitting again.
-    wait_out: Option<Duration>,
+    /// Wait for completions until then before submitting again.
+    wait_until: Option<Time>,
     began: Time,
     stalled_since: Option<Time>,
     verdict: Verdict,
@@ -64,10 +64,12 @@ impl<B: Backend> Worker<B> {
     }
 
     pub(super) fn submit(&mut self, more: bool) -> Option<Exit> {
-        if let Some(delay) = self.pressed.wait_out.take() {
-            let wait = self.until_deadline().min(delay);
-            let entered = self.backend.enter(0, (!more).then_some(wait));
-            return self.fatal(&entered);
+        if let Some(until) = self.pressed.wait_until {
+            // The first completion gives the kernel a request back; else the delay is spent whole.
+            if !self.has_reaped && self.now < until {
+                return self.wait_out(until, more);
+            }
+            self.pressed.wait_until = None;
         }
         let most = self.batch.limit();
         let busy = more
@@ -86,23 +88,35 @@ impl<B: Backend> Worker<B> {
         if let Some(exit) = self.fatal(&entered) {
             return Some(exit);
         }
-        if entered.offered > 0 {
-            self.readiness
-                .record(1, u32::from(entered.outcome.is_pushback()), self.now);
-            self.react(&entered)
-        } else {
-            None
+        let is_pushback = entered.outcome.is_pushback();
+        if entered.offered > 0 || is_pushback {
+            self.readiness.record(1, u32::from(is_pushback), self.now);
         }
+        self.react(&entered)
+    }
+
+    /// Waits inside the kernel, without submitting.
+    fn wait_out(&mut self, until: Time, more: bool) -> Option<Exit> {
+        let wait = self.until_deadline().min(until.saturating_since(self.now));
+        let entered = self.backend.enter(0, (!more).then_some(wait));
+        if entered.outcome != Outcome::Nothing {
+            self.surroundings.stats.submitted(entered.outcome, 0);
+        }
+        if entered.outcome.is_pushback() {
+            // Not even waiting is let through: sleeping is what is left, so that this is no spin.
+            self.backend.sleep(wait);
+        }
+        self.fatal(&entered)
     }
 
     fn react(&mut self, entered: &Entered) -> Option<Exit> {
         match entered.outcome {
             Outcome::All => {
                 self.batch.taken_whole(entered.taken);
-                if self.backoff.attempt() > 0 {
-                    self.recovered();
-                }
+                self.recovered();
             }
+            // Nothing was left to offer, and waiting went well.
+            Outcome::Nothing if self.backend.queued() == 0 => self.recovered(),
             // What was taken shows that the kernel has memory again: the rest goes at once, after a reap.
             Outcome::Some => self.batch.pushed_back(),
             outcome if outcome.is_pushback() => return self.back_off(entered),
@@ -120,7 +134,7 @@ impl<B: Backend> Worker<B> {
         let random = self.random.u64(..);
         let delay = self.backoff.next(random);
         self.surroundings.stats.backed_off(delay.wait);
-        self.pressed.wait_out = Some(delay.wait);
+        self.pressed.wait_until = Some(self.backend.now().saturating_add(delay.wait));
         if delay.exhausted {
             if entered.outcome == Outcome::Forbidden {
                 // Not a shortage that passes: the system call itself is no longer allowed.
@@ -140,6 +154,9 @@ impl<B: Backend> Worker<B> {
     }
 
     fn recovered(&mut self) {
+        if self.backoff.attempt() == 0 {
+            return;
+        }
         if self.pressed.stalled_since.take().is_some() {
             let lasted = self.now.saturating_since(self.pressed.began);
             tracing::info!(

@@ -104,6 +104,17 @@ impl Epoll {
         socket
     }
 
+    /// A descriptor was made: what is known of the number is about one that is gone.
+    fn forget(&mut self, socket: SocketId) {
+        if let Some(watched) = self.sockets.get_mut(socket.0 as usize) {
+            // Still in the queue of runnables, if it was: it is found to have nothing to run.
+            *watched = Watched {
+                is_runnable: watched.is_runnable,
+                ..Watched::default()
+            };
+        }
+    }
+
     fn make_runnable(&mut self, fd: i32) {
         let socket = &mut self.sockets[fd as usize];
         if !socket.is_runnable {
@@ -152,9 +163,13 @@ impl Epoll {
             match calls::accept(SocketId(fd)) {
                 Ok(client) if once => {
                     socket.accept = None;
+                    self.forget(client);
                     return self.finish(token, Event::Accepted(client));
                 }
-                Ok(client) => self.goes_on(token, Event::Accepted(client)),
+                Ok(client) => {
+                    self.forget(client);
+                    self.goes_on(token, Event::Accepted(client));
+                }
                 Err(Errno(libc::EAGAIN)) => {
                     socket.readiness.readable = false;
                     return;
@@ -280,7 +295,7 @@ impl Epoll {
         }
     }
 
-    fn cancel(&mut self, target: Token) {
+    fn cancel(&mut self, target: Token, socket: SocketId) {
         let holds = |socket: &Watched| match target.kind() {
             OperationKind::Accept => socket.accept.is_some_and(|(token, _)| token == target),
             OperationKind::Connect => socket.connect == Some(target),
@@ -293,11 +308,10 @@ impl Epoll {
             OperationKind::Watch => socket.watch == Some(target),
             OperationKind::Internal | OperationKind::Wake => false,
         };
-        // By search, since cancels are rare: a stop, a turn to splicing, an end before the end.
-        let Some(fd) = self.sockets.iter().position(holds) else {
+        let fd = socket.0 as usize;
+        let Some(socket) = self.sockets.get_mut(fd).filter(|socket| holds(socket)) else {
             return;
         };
-        let socket = &mut self.sockets[fd];
         match target.kind() {
             OperationKind::Accept => {
                 socket.accept = None;
@@ -334,8 +348,8 @@ impl Backend for Epoll {
     }
 
     fn start(&mut self, token: Token, operation: Operation<'_>) {
-        if let Operation::Cancel { target } = operation {
-            return self.cancel(target);
+        if let Operation::Cancel { target, socket } = operation {
+            return self.cancel(target, socket);
         }
         self.in_flight += 1;
         match operation {
@@ -387,8 +401,8 @@ impl Backend for Epoll {
         }
     }
 
-    fn cancel_now(&mut self, target: Token) {
-        self.cancel(target);
+    fn cancel_now(&mut self, target: Token, socket: SocketId) {
+        self.cancel(target, socket);
     }
 
     fn queued(&self) -> u32 {
@@ -423,6 +437,10 @@ impl Backend for Epoll {
         }
     }
 
+    fn sleep(&mut self, time: Duration) {
+        std::thread::sleep(time);
+    }
+
     fn reap(&mut self, most: usize, completions: &mut Vec<Completion>) -> bool {
         let count = self.completions.len().min(most);
         completions.extend(self.completions.drain(..count));
@@ -430,7 +448,9 @@ impl Backend for Epoll {
     }
 
     fn socket(&mut self, address: &SockAddr, options: &SocketOptions) -> Result<SocketId, Errno> {
-        sockets::stream(address, options, true)
+        let socket = sockets::stream(address, options, true)?;
+        self.forget(socket);
+        Ok(socket)
     }
 
     fn addresses(&self, socket: SocketId) -> Option<(SocketAddr, SocketAddr)> {
@@ -442,13 +462,7 @@ impl Backend for Epoll {
     }
 
     fn close(&mut self, socket: SocketId, reset: bool) {
-        if let Some(watched) = self.sockets.get_mut(socket.0 as usize) {
-            // Still in the queue of runnables, if it was: it is found to have nothing to run.
-            *watched = Watched {
-                is_runnable: watched.is_runnable,
-                ..Watched::default()
-            };
-        }
+        self.forget(socket);
         sockets::close(socket, reset);
     }
 

@@ -38,7 +38,6 @@ const GATHER_WAIT_MICROS: u32 = 30;
 
 /// A worker's ring.
 pub struct Ring {
-    // Before the pool: the kernel's side ends before the memory it writes to.
     ring: IoUring,
     buffers: Buffers,
     pool: Pool,
@@ -55,6 +54,7 @@ pub struct Ring {
     min_wait: bool,
     /// Cancels that found no room, for the next call.
     late_cancels: Vec<Token>,
+    waker_is_unwatched: bool,
     exact_receive_limit: bool,
     bundles: bool,
     prewarmed: u32,
@@ -94,6 +94,7 @@ impl Ring {
             last_reaped: 0,
             min_wait,
             late_cancels: Vec::new(),
+            waker_is_unwatched: false,
             exact_receive_limit: made.exact_receive_limit,
             bundles: made.bundles,
             prewarmed,
@@ -103,6 +104,7 @@ impl Ring {
     }
 
     fn watch_waker(&mut self) {
+        self.waker_is_unwatched = false;
         let poll = entries::poll(self.waker.fd(), true, false);
         self.push(Token::WAKE, poll);
     }
@@ -154,6 +156,15 @@ impl Ring {
     }
 }
 
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // Closing a ring ends its operations only after a while. Those that use memory of the pool keep it.
+        if self.in_flight > u32::from(!self.waker_is_unwatched) {
+            self.pool.leak();
+        }
+    }
+}
+
 impl Backend for Ring {
     const NAME: &'static str = "ring";
 
@@ -197,12 +208,12 @@ impl Backend for Ring {
             }
             Operation::Watch { socket } => entries::watch(socket.0),
             Operation::Poll { socket } => entries::poll(socket.0, true, true),
-            Operation::Cancel { target } => return self.push_cancel(target),
+            Operation::Cancel { target, .. } => return self.push_cancel(target),
         };
         self.push(token, entry);
     }
 
-    fn cancel_now(&mut self, target: Token) {
+    fn cancel_now(&mut self, target: Token, _socket: SocketId) {
         let at_once = Some(Timespec::new());
         let done = self
             .ring
@@ -215,7 +226,7 @@ impl Backend for Ring {
     }
 
     fn queued(&self) -> u32 {
-        self.queue_length()
+        self.queue_length() + self.late_cancels.len() as u32
     }
 
     fn in_flight(&self) -> u32 {
@@ -226,6 +237,9 @@ impl Backend for Ring {
         self.buffers.refill(&mut self.pool);
         if !self.late_cancels.is_empty() {
             self.push_late_cancels();
+        }
+        if self.waker_is_unwatched && self.free_entries() > 0 {
+            self.watch_waker();
         }
         let queued = self.queue_length();
         let offered = queued.min(most);
@@ -254,6 +268,10 @@ impl Backend for Ring {
         }
     }
 
+    fn sleep(&mut self, time: Duration) {
+        std::thread::sleep(time);
+    }
+
     fn reap(&mut self, most: usize, completions: &mut Vec<Completion>) -> bool {
         let Ring {
             ring,
@@ -261,9 +279,11 @@ impl Backend for Ring {
             pool,
             in_flight,
             last_reaped,
+            late_cancels,
             ..
         } = self;
         let mut woken = None;
+        let mut ran_out = false;
         let mut queue = ring.completion();
         *last_reaped = queue.len() as u32;
         for cqe in queue.by_ref().take(most) {
@@ -274,6 +294,10 @@ impl Backend for Ring {
             }
             if !more {
                 *in_flight -= 1;
+                if !late_cancels.is_empty() {
+                    // It is over; its name may soon be another operation's.
+                    late_cancels.retain(|&target| target != token);
+                }
             }
             let kind = token.kind();
             if kind == OperationKind::Wake {
@@ -304,13 +328,15 @@ impl Backend for Ring {
                 buffers.take_empty(pool, u32::from(entry), goes_on);
             }
             let event = event(kind, result);
-            if event == Event::NoBuffers {
-                buffers.widen();
-            }
+            ran_out |= event == Event::NoBuffers;
             completions.push(Completion { token, event, more });
         }
         let left = !queue.is_empty();
         drop(queue);
+        if ran_out {
+            // Once, however many receives found it out at the same time.
+            buffers.widen();
+        }
         if let Some(armed) = woken {
             self.waker.clear();
             completions.push(Completion {
@@ -318,9 +344,8 @@ impl Backend for Ring {
                 event: Event::Woken,
                 more: true,
             });
-            if !armed {
-                self.watch_waker();
-            }
+            // Watched again with the next call, which has room for it.
+            self.waker_is_unwatched = !armed;
         }
         left
     }
