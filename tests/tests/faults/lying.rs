@@ -1,9 +1,12 @@
 //! Return values that are not true, by `strace`: the head of the queue is believed, never the count alone.
 
+use std::time::Duration;
+
 use ringside_tests::namespaced;
 use ringside_tests::processes::{command, installed};
 use ringside_tests::relay::{Kind, Setup};
 use ringside_tests::skip::skip;
+use ringside_tests::traffic::Pattern;
 
 use crate::load::{Load, echoing};
 
@@ -20,27 +23,23 @@ fn can_trace(test: &str) -> bool {
     may
 }
 
+/// The words that run a relay under strace with one rule for `io_uring_enter`, waits included.
+fn strace(rule: &str) -> Vec<String> {
+    // -D: strace stays beside the relay, which keeps the process id.
+    let words = "strace -D -f -qq -o /dev/null -e trace=io_uring_enter -e";
+    let mut words: Vec<String> = words.split(' ').map(str::to_owned).collect();
+    words.push(format!("inject=io_uring_enter:{rule}"));
+    words
+}
+
 /// Runs the relay under strace with one rule, and loads it well beyond the calls that the rule touches.
 fn under(rule: &str) {
     if !can_trace(&format!("lying ({rule})")) {
         return;
     }
-    let rule = format!("inject=io_uring_enter:{rule}");
-    // -D: strace stays beside the relay, which keeps the process id.
-    let words = [
-        "strace",
-        "-D",
-        "-f",
-        "-qq",
-        "-o",
-        "/dev/null",
-        "-e",
-        "trace=io_uring_enter",
-        "-e",
-        rule.as_str(),
-    ];
     let server = echoing();
-    let relay = Setup::new(Kind::Ring).to(&server).under(words).start();
+    let setup = Setup::new(Kind::Ring).to(&server);
+    let relay = setup.under(strace(rule)).start();
     let load = Load::start(&relay, 8);
     load.await_rounds(400);
     assert_eq!(load.finish(), 0, "connections were ended early");
@@ -59,3 +58,34 @@ namespaced!(now_and_then_a_lie, under("retval=1:when=20+7"));
 namespaced!(now_and_then_eagain, under("error=EAGAIN:when=20+5"));
 
 namespaced!(a_few_eagain_in_a_row, under("error=EAGAIN:when=20..25"));
+
+// Not even waiting is allowed any more, and nothing is queued: no spin, and epoll takes over.
+namespaced!(a_wait_that_is_forbidden, {
+    let rule = "error=EPERM:when=200+";
+    if !can_trace("a_wait_that_is_forbidden") {
+        return;
+    }
+    let server = echoing();
+    let setup = Setup::new(Kind::Ring).to(&server);
+    let relay = setup.under(strace(rule)).start();
+    // Pings bring it to its 200th call.
+    let ended = (0..400).find(|&round| {
+        let stream = relay.connect();
+        stream.ping(Pattern::new(round), 0, 64).is_err()
+    });
+    assert!(
+        ended.is_some(),
+        "400 connections, and no call was forbidden"
+    );
+    relay.await_metric("backend_info", &[("backend", "epoll")], |value| {
+        value == 1.0
+    });
+    relay.connect().ping(Pattern::new(1), 0, 64).unwrap();
+    // Nothing happens in this second, which is what is looked at.
+    let idle = || std::thread::sleep(Duration::from_secs(1));
+    let (cpu, ()) = relay.cpu_during(idle);
+    assert!(
+        cpu < Duration::from_millis(300),
+        "{cpu:?} of a second, idle"
+    );
+});
