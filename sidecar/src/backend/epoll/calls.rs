@@ -26,20 +26,17 @@ impl Interest {
     }
 
     /// Watches a descriptor for all that can happen to it. One that is watched already stays so.
-    pub(super) fn add(&self, fd: i32) {
+    pub(super) fn add(&self, fd: i32) -> Result<(), Errno> {
         let mut event = libc::epoll_event {
             events: INTEREST as u32,
             u64: fd as u64,
         };
-        // SAFETY: the event lives through the call. EEXIST says that it is watched, which was the aim.
-        unsafe {
-            libc::epoll_ctl(
-                self.epoll.as_raw_fd(),
-                libc::EPOLL_CTL_ADD,
-                fd,
-                &raw mut event,
-            )
-        };
+        let (epoll, add) = (self.epoll.as_raw_fd(), libc::EPOLL_CTL_ADD);
+        // SAFETY: the event lives through the call.
+        match Errno::check(unsafe { libc::epoll_ctl(epoll, add, fd, &raw mut event) }) {
+            Ok(_) | Err(Errno(libc::EEXIST)) => Ok(()),
+            Err(errno) => Err(errno),
+        }
     }
 
     /// Stops watching a descriptor that others may still use.
@@ -81,7 +78,8 @@ impl Interest {
         };
         match usize::try_from(came) {
             Ok(came) => Ok(came),
-            Err(_) if Errno::last().0 == libc::ENOSYS => {
+            // A filter that does not know the call answers EPERM.
+            Err(_) if matches!(Errno::last().0, libc::ENOSYS | libc::EPERM) => {
                 // Before 5.11 a wait is told in milliseconds; rounded up, so that a short one does not spin.
                 let milliseconds =
                     wait.as_millis().min(i32::MAX as u128 - 1) as i32 + i32::from(!wait.is_zero());

@@ -4,6 +4,7 @@
 //! edge-triggered from its first operation on. A send is tried at once; a receive when the socket is readable,
 //! a bounded amount per turn. Nothing is ever queued for the kernel, so that there is no pushback to report.
 
+mod attempts;
 mod calls;
 
 use std::collections::VecDeque;
@@ -25,15 +26,6 @@ const ROOM: u32 = 4096;
 
 /// Events taken from one wait.
 const EVENTS_PER_WAIT: usize = 256;
-
-/// What one socket may receive in one turn, so that a message beside it does not wait long.
-const RECEIVE_PER_TURN_BYTES: u32 = 256 * 1024;
-
-/// Connections accepted from one listener in one turn.
-const ACCEPTS_PER_TURN: usize = 64;
-
-/// An entry with less room than this is not received into any more.
-const ROOM_LEAST_BYTES: u32 = 4 * 1024;
 
 /// A worker's epoll instance and what it knows of each socket.
 pub struct Epoll {
@@ -86,22 +78,22 @@ impl Epoll {
             events: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_PER_WAIT],
             in_flight: 0,
         };
-        epoll.interest.add(epoll.waker.fd());
+        epoll.interest.add(epoll.waker.fd())?;
         Ok(epoll)
     }
 
-    fn watched(&mut self, fd: i32) -> &mut Watched {
+    fn watched(&mut self, fd: i32) -> Result<&mut Watched, Errno> {
         let index = fd as usize;
         if self.sockets.len() <= index {
             self.sockets.resize_with(index + 1, Watched::default);
         }
         let socket = &mut self.sockets[index];
         if !socket.is_watched {
-            socket.is_watched = true;
             // What it is ready for now, the first wait tells.
-            self.interest.add(fd);
+            self.interest.add(fd)?;
+            socket.is_watched = true;
         }
-        socket
+        Ok(socket)
     }
 
     /// A descriptor was made: what is known of the number is about one that is gone.
@@ -140,135 +132,6 @@ impl Epoll {
         });
     }
 
-    /// Tries what waits on the sockets that are ready, each once.
-    fn run(&mut self) {
-        for _ in 0..self.runnable.len() {
-            let Some(fd) = self.runnable.pop_front() else {
-                return;
-            };
-            self.sockets[fd as usize].is_runnable = false;
-            self.try_accept(fd);
-            self.try_connect(fd);
-            self.try_send(fd);
-            self.try_receive(fd);
-        }
-    }
-
-    fn try_accept(&mut self, fd: i32) {
-        for _ in 0..ACCEPTS_PER_TURN {
-            let socket = &mut self.sockets[fd as usize];
-            let Some((token, once)) = socket.accept.filter(|_| socket.readiness.readable) else {
-                return;
-            };
-            match calls::accept(SocketId(fd)) {
-                Ok(client) if once => {
-                    socket.accept = None;
-                    self.forget(client);
-                    return self.finish(token, Event::Accepted(client));
-                }
-                Ok(client) => {
-                    self.forget(client);
-                    self.goes_on(token, Event::Accepted(client));
-                }
-                Err(Errno(libc::EAGAIN)) => {
-                    socket.readiness.readable = false;
-                    return;
-                }
-                Err(Errno(libc::ECONNABORTED | libc::EINTR)) => {}
-                Err(errno) => {
-                    socket.accept = None;
-                    return self.finish(token, Event::Failed(errno));
-                }
-            }
-        }
-        self.make_runnable(fd);
-    }
-
-    fn try_connect(&mut self, fd: i32) {
-        let socket = &mut self.sockets[fd as usize];
-        if !socket.readiness.writable {
-            return;
-        }
-        let Some(token) = socket.connect.take() else {
-            return;
-        };
-        match calls::connect_result(SocketId(fd)) {
-            Ok(()) => self.finish(token, Event::Connected),
-            Err(errno) => self.finish(token, Event::Failed(errno)),
-        }
-    }
-
-    fn try_send(&mut self, fd: i32) {
-        let socket = &mut self.sockets[fd as usize];
-        if !socket.readiness.writable {
-            return;
-        }
-        let Some((token, chunks)) = socket.send.take() else {
-            return;
-        };
-        match calls::send(SocketId(fd), &chunks, &self.pool) {
-            Ok(sent) => self.finish(token, Event::Sent(sent)),
-            Err(Errno(libc::EAGAIN)) => {
-                socket.readiness.writable = false;
-                socket.send = Some((token, chunks));
-            }
-            Err(errno) => self.finish(token, Event::Failed(errno)),
-        }
-    }
-
-    fn try_receive(&mut self, fd: i32) {
-        let mut received = 0;
-        while received < RECEIVE_PER_TURN_BYTES {
-            let socket = &self.sockets[fd as usize];
-            let Some((token, limit)) = socket.receive.filter(|_| socket.readiness.readable) else {
-                return;
-            };
-            let Some(entry) = self.entry_to_fill() else {
-                self.sockets[fd as usize].receive = None;
-                return self.finish(token, Event::NoBuffers);
-            };
-            let most = limit.min(self.pool.room(entry));
-            let result = calls::receive(SocketId(fd), &self.pool, entry, most);
-            let socket = &mut self.sockets[fd as usize];
-            match result {
-                Ok(0) => {
-                    socket.receive = None;
-                    return self.finish(token, Event::EndOfStream);
-                }
-                Ok(bytes) => {
-                    received += bytes;
-                    // Less than asked for is all there was, unless the end is behind it.
-                    socket.readiness.readable = bytes == most || socket.at_end;
-                    let chunk = self.pool.filled(entry, bytes);
-                    let left = limit - bytes;
-                    socket.receive = (left > 0).then_some((token, left));
-                    if left == 0 {
-                        return self.finish(token, Event::Received(chunk));
-                    }
-                    self.goes_on(token, Event::Received(chunk));
-                }
-                Err(Errno(libc::EAGAIN)) => socket.readiness.readable = false,
-                Err(Errno(libc::EINTR)) => {}
-                Err(errno) => {
-                    socket.receive = None;
-                    return self.finish(token, Event::Failed(errno));
-                }
-            }
-        }
-        self.make_runnable(fd);
-    }
-
-    fn entry_to_fill(&mut self) -> Option<u32> {
-        if let Some(entry) = self.filling {
-            if self.pool.room(entry) >= ROOM_LEAST_BYTES {
-                return Some(entry);
-            }
-            self.pool.end_filling(entry);
-        }
-        self.filling = self.pool.begin_filling();
-        self.filling
-    }
-
     fn on_event(&mut self, event: libc::epoll_event) {
         let (fd, mask) = (event.u64 as i32, event.events);
         if fd == self.waker.fd() {
@@ -293,6 +156,58 @@ impl Epoll {
         } else {
             self.make_runnable(fd);
         }
+    }
+
+    /// Starts an operation, or says why it cannot be watched.
+    fn begin(&mut self, token: Token, operation: Operation<'_>) -> Result<(), Errno> {
+        match operation {
+            Operation::Accept { listener, once } => {
+                sockets::set_non_blocking(listener, true);
+                self.watched(listener.0)?.accept = Some((token, once));
+                self.make_runnable(listener.0);
+            }
+            Operation::Connect { socket, address } => match calls::connect(socket, address) {
+                Ok(()) => self.finish(token, Event::Connected),
+                Err(Errno(libc::EINPROGRESS)) => self.watched(socket.0)?.connect = Some(token),
+                Err(errno) => self.finish(token, Event::Failed(errno)),
+            },
+            Operation::Receive {
+                socket,
+                limit_bytes,
+            } => {
+                let watched = self.watched(socket.0)?;
+                watched.receive = Some((token, limit_bytes));
+                if watched.readiness.readable {
+                    self.make_runnable(socket.0);
+                }
+            }
+            Operation::Send { socket, chunks } => match calls::send(socket, chunks, &self.pool) {
+                Ok(sent) => self.finish(token, Event::Sent(sent)),
+                Err(Errno(libc::EAGAIN)) => {
+                    let watched = self.watched(socket.0)?;
+                    watched.readiness.writable = false;
+                    watched.send = Some((token, chunks.to_vec()));
+                }
+                Err(errno) => self.finish(token, Event::Failed(errno)),
+            },
+            Operation::Poll { socket } => {
+                let watched = self.watched(socket.0)?;
+                watched.poll = Some(token);
+                let known = watched.readiness;
+                self.goes_on(token, Event::Ready(known));
+            }
+            Operation::Watch { socket } => {
+                let watched = self.watched(socket.0)?;
+                let known = watched.readiness;
+                if known.broken {
+                    self.finish(token, Event::Ready(known));
+                } else {
+                    watched.watch = Some(token);
+                }
+            }
+            Operation::Cancel { .. } => {}
+        }
+        Ok(())
     }
 
     fn cancel(&mut self, target: Token, socket: SocketId) {
@@ -352,52 +267,8 @@ impl Backend for Epoll {
             return self.cancel(target, socket);
         }
         self.in_flight += 1;
-        match operation {
-            Operation::Accept { listener, once } => {
-                sockets::set_non_blocking(listener, true);
-                self.watched(listener.0).accept = Some((token, once));
-                self.make_runnable(listener.0);
-            }
-            Operation::Connect { socket, address } => match calls::connect(socket, address) {
-                Ok(()) => self.finish(token, Event::Connected),
-                Err(Errno(libc::EINPROGRESS)) => self.watched(socket.0).connect = Some(token),
-                Err(errno) => self.finish(token, Event::Failed(errno)),
-            },
-            Operation::Receive {
-                socket,
-                limit_bytes,
-            } => {
-                let watched = self.watched(socket.0);
-                watched.receive = Some((token, limit_bytes));
-                if watched.readiness.readable {
-                    self.make_runnable(socket.0);
-                }
-            }
-            Operation::Send { socket, chunks } => match calls::send(socket, chunks, &self.pool) {
-                Ok(sent) => self.finish(token, Event::Sent(sent)),
-                Err(Errno(libc::EAGAIN)) => {
-                    let watched = self.watched(socket.0);
-                    watched.readiness.writable = false;
-                    watched.send = Some((token, chunks.to_vec()));
-                }
-                Err(errno) => self.finish(token, Event::Failed(errno)),
-            },
-            Operation::Poll { socket } => {
-                let watched = self.watched(socket.0);
-                watched.poll = Some(token);
-                let known = watched.readiness;
-                self.goes_on(token, Event::Ready(known));
-            }
-            Operation::Watch { socket } => {
-                let watched = self.watched(socket.0);
-                let known = watched.readiness;
-                if known.broken {
-                    self.finish(token, Event::Ready(known));
-                } else {
-                    watched.watch = Some(token);
-                }
-            }
-            Operation::Cancel { .. } => {}
+        if let Err(errno) = self.begin(token, operation) {
+            self.finish(token, Event::Failed(errno));
         }
     }
 
@@ -469,7 +340,10 @@ impl Backend for Epoll {
     fn set_splice_mode(&mut self, socket: SocketId, splice: bool) {
         if !splice {
             // What splicing found out about readiness is not known here: trying settles it.
-            let watched = self.watched(socket.0);
+            // It is watched since its first operation.
+            let Ok(watched) = self.watched(socket.0) else {
+                return;
+            };
             watched.readiness = Readiness {
                 readable: true,
                 writable: true,
