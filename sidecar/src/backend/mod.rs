@@ -231,6 +231,9 @@ pub trait Backend: Sized {
     /// What socket(2) says: EMFILE, ENFILE, ENOBUFS, ENOMEM, EAFNOSUPPORT.
     fn socket(&mut self, address: &SockAddr, options: &SocketOptions) -> Result<SocketId, Errno>;
 
+    /// The address of the other end, where it has one.
+    fn peer(&self, socket: SocketId) -> Option<SocketAddr>;
+
     /// The address of the other end, where it has one, and our own end's.
     fn addresses(&self, socket: SocketId) -> Option<(SocketAddr, SocketAddr)>;
 

@@ -80,6 +80,11 @@ pub(super) fn stream(
     Ok(SocketId(socket.into_raw_fd()))
 }
 
+/// The other end's address, of an Internet socket that is still connected.
+pub(super) fn peer(socket: SocketId) -> Option<SocketAddr> {
+    reference(socket).peer_addr().ok()?.as_socket()
+}
+
 /// The other end's address and our own, of an Internet socket.
 pub(super) fn addresses(socket: SocketId) -> Option<(SocketAddr, SocketAddr)> {
     let socket = reference(socket);

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use ringside_api::settings::AccessLogMode;
+
 use super::command::Command;
 use super::shared::Relay;
 use super::{Connection, Worker, mark_dirty};
@@ -284,6 +286,10 @@ impl<B: Backend> Worker<B> {
         let stats = &relay.stats[self.surroundings.index];
         stats.opened.add(1);
         let mut connection = Connection::new(client, relay, self.now);
+        if self.limits.settings.access_log.mode != AccessLogMode::Off {
+            // Now, as a connection that was reset has no address any more.
+            connection.client = self.backend.peer(client);
+        }
         if open > self.limits.gate.max_connections {
             // A multishot accept delivers what it finds before the gate can close; the limit holds all the same.
             connection.flow.end(CloseReason::Shed);

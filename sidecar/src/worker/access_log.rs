@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use ringside_api::settings::AccessLogMode;
 
+use super::Connection;
 use super::shared::Relay;
-use crate::flow::{CloseReason, Flow, Side};
+use crate::flow::{CloseReason, Side};
 use crate::pressure::rate::Rate;
 use crate::time::Time;
 
@@ -37,20 +38,16 @@ pub struct Line {
 }
 
 impl Line {
-    pub(super) fn of(flow: &Flow, relay: &Arc<Relay>, reason: CloseReason, now: Time) -> Self {
+    pub(super) fn of(connection: &Connection, reason: CloseReason, now: Time) -> Self {
+        let flow = &connection.flow;
         Line {
-            relay: relay.clone(),
+            relay: connection.relay.clone(),
             reason,
-            client: None,
+            client: connection.client,
             lasted: now.saturating_since(flow.opened()),
             from_client_bytes: flow.relayed_bytes(Side::Client),
             from_upstream_bytes: flow.relayed_bytes(Side::Upstream),
         }
-    }
-
-    pub(super) fn with_client(mut self, addresses: Option<(SocketAddr, SocketAddr)>) -> Self {
-        self.client = addresses.map(|(client, _)| client);
-        self
     }
 }
 

@@ -182,21 +182,15 @@ impl<B: Backend> Worker<B> {
         let Some(mut connection) = self.connections.remove(id) else {
             return;
         };
-        let flow = &mut connection.flow;
-        let reason = flow.closing().unwrap_or(CloseReason::Finished);
-        let line = Line::of(flow, &connection.relay, reason, self.now);
+        let reason = connection.flow.closing().unwrap_or(CloseReason::Finished);
         if self
             .surroundings
             .access_log
             .wants(self.limits.settings.access_log.mode, reason)
         {
-            let addresses = self.backend.addresses(flow.socket(Side::Client));
             let most = self.limits.settings.access_log.max_per_second;
-            if !self
-                .surroundings
-                .access_log
-                .write(line.with_client(addresses), most, self.now)
-            {
+            let line = Line::of(&connection, reason, self.now);
+            if !self.surroundings.access_log.write(line, most, self.now) {
                 self.surroundings.stats.access_log_dropped.add(1);
             }
         }

@@ -19,6 +19,7 @@ pub mod team;
 #[cfg(test)]
 mod tests;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -121,6 +122,8 @@ pub struct Worker<B: Backend> {
 struct Connection {
     flow: Flow,
     relay: Arc<Relay>,
+    /// Who it is, for the access log; not looked up where that is off.
+    client: Option<SocketAddr>,
     /// The target's addresses while they are tried, and how many were.
     addresses: Option<Arc<Vec<SockAddr>>>,
     attempts: u32,
@@ -378,6 +381,7 @@ impl Connection {
         Connection {
             flow: Flow::new(client, now),
             relay,
+            client: None,
             addresses: None,
             attempts: 0,
             first_address: 0,

@@ -324,6 +324,10 @@ impl Backend for Epoll {
         Ok(socket)
     }
 
+    fn peer(&self, socket: SocketId) -> Option<SocketAddr> {
+        sockets::peer(socket)
+    }
+
     fn addresses(&self, socket: SocketId) -> Option<(SocketAddr, SocketAddr)> {
         sockets::addresses(socket)
     }

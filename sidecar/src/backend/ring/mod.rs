@@ -354,6 +354,10 @@ impl Backend for Ring {
         sockets::stream(address, options, false)
     }
 
+    fn peer(&self, socket: SocketId) -> Option<SocketAddr> {
+        sockets::peer(socket)
+    }
+
     fn addresses(&self, socket: SocketId) -> Option<(SocketAddr, SocketAddr)> {
         sockets::addresses(socket)
     }
