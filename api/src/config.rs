@@ -9,6 +9,7 @@ use std::str::FromStr;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::depth::too_deep;
 use crate::locate::locate;
 use crate::relay::{Listen, ProxyProtocol, Relay, Target, check_name};
 use crate::sentence::quoted;
@@ -423,6 +424,16 @@ impl Draft {
 }
 
 fn read_draft(yaml: &str) -> Result<Draft, ConfigError> {
+    // An editor's mark of the encoding is no part of the document.
+    let yaml = yaml.strip_prefix('\u{feff}').unwrap_or(yaml);
+    if let Some((line, sentence)) = too_deep(yaml) {
+        return Err(ConfigError(vec![Problem {
+            line: Some(line),
+            column: Some(1),
+            field: String::new(),
+            sentence,
+        }]));
+    }
     serde_yaml::from_str(yaml).map_err(|error| ConfigError(vec![problem_of(&error)]))
 }
 

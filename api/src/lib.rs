@@ -5,6 +5,7 @@
 mod wire;
 
 pub mod config;
+mod depth;
 mod locate;
 pub mod relay;
 mod sentence;

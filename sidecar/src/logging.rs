@@ -8,6 +8,7 @@ use std::io::IsTerminal;
 use std::str::FromStr;
 
 use tracing::level_filters::LevelFilter;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::{Registry, fmt, reload};
@@ -102,9 +103,24 @@ impl std::fmt::Display for LogLevel {
 #[derive(Debug, Clone)]
 pub struct LogControl {
     filter: reload::Handle<Targets, Registry>,
+    dropped: ErrorCounter,
+}
+
+/// Lines that wait for whoever reads the log; more are dropped and counted.
+const LINES_WAITING: usize = 4096;
+
+/// When dropped, the lines that wait are written, for a second at most.
+#[derive(Debug)]
+pub struct LogEnd {
+    _guard: WorkerGuard,
 }
 
 impl LogControl {
+    /// Lines that were not written, as nobody read the log.
+    pub fn dropped_lines(&self) -> u64 {
+        self.dropped.dropped_lines() as u64
+    }
+
     /// From now on writes the lines of this level.
     ///
     /// # Errors
@@ -120,7 +136,7 @@ impl LogControl {
 ///
 /// # Errors
 /// Something else in this process has set up logging before.
-pub fn start(level: &LogLevel, format: LogFormat) -> Result<LogControl, String> {
+pub fn start(level: &LogLevel, format: LogFormat) -> Result<(LogControl, LogEnd), String> {
     let (filter, control) = reload::Layer::new(level.targets.clone());
     let on_terminal = std::io::stderr().is_terminal();
     let as_text = match format {
@@ -129,7 +145,14 @@ pub fn start(level: &LogLevel, format: LogFormat) -> Result<LogControl, String> 
         LogFormat::Json => false,
     };
     let colours = on_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let lines = fmt::layer().with_writer(std::io::stderr);
+    // A reader that stops reading must stop nobody but this writer's own thread.
+    let (writer, end) = NonBlockingBuilder::default()
+        .buffered_lines_limit(LINES_WAITING)
+        .lossy(true)
+        .thread_name("log")
+        .finish(std::io::stderr());
+    let dropped = writer.error_counter();
+    let lines = fmt::layer().with_writer(writer);
     let lines = if as_text {
         lines.with_ansi(colours).boxed()
     } else {
@@ -140,7 +163,11 @@ pub fn start(level: &LogLevel, format: LogFormat) -> Result<LogControl, String> 
         .try_init()
         .map_err(|error| format!("logging cannot be set up: {error}"))?;
     std::panic::set_hook(Box::new(log_panic));
-    Ok(LogControl { filter: control })
+    let control = LogControl {
+        filter: control,
+        dropped,
+    };
+    Ok((control, LogEnd { _guard: end }))
 }
 
 /// A panic is a line of the log like any other, so that whoever collects lines gets it whole.

@@ -1,20 +1,53 @@
 //! Keeps web pages of other sites from draining a relay through somebody's browser.
 
 use axum::extract::Request;
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 /// Refuses requests that change something when a browser says that another site made them.
 pub(super) async fn refuse_other_sites(request: Request, next: Next) -> Response {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    // Browsers send it, and no page can change it; other clients do not send it.
-    let site = request.headers().get("sec-fetch-site");
-    let foreign = site.is_some_and(|site| site != "same-origin" && site != "none");
-    if foreign && !reads {
+    if !reads && is_from_elsewhere(request.headers()) {
         let sentence =
             "a page of another site may not do this: use curl, or the page of this relay\n";
         return (StatusCode::FORBIDDEN, sentence).into_response();
     }
     next.run(request).await
+}
+
+fn is_from_elsewhere(headers: &HeaderMap) -> bool {
+    let header = |name: &str| headers.get(name)?.to_str().ok();
+    // Browsers send it, and no page can change it; other clients do not send it.
+    let site = header("sec-fetch-site");
+    let foreign = site.is_some_and(|site| site != "same-origin" && site != "none");
+    // To an address that is neither https nor localhost they send no such word, but always their page's origin.
+    let other_host = header("origin").is_some_and(|origin| {
+        let host = origin.split_once("://").map_or(origin, |(_, host)| host);
+        Some(host) != header("host")
+    });
+    foreign || other_host
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(headers: &[(&'static str, &'static str)]) -> bool {
+        let headers = headers
+            .iter()
+            .map(|&(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+        is_from_elsewhere(&headers.collect())
+    }
+
+    #[test]
+    fn a_page_of_another_site_is_told_by_either_header() {
+        let host = ("host", "10.0.0.7:15490");
+        assert!(!asked(&[host]));
+        assert!(!asked(&[host, ("origin", "http://10.0.0.7:15490")]));
+        assert!(asked(&[host, ("origin", "http://evil.example")]));
+        assert!(asked(&[host, ("origin", "null")]));
+        assert!(asked(&[host, ("sec-fetch-site", "cross-site")]));
+        assert!(!asked(&[host, ("sec-fetch-site", "same-origin")]));
+    }
 }

@@ -134,7 +134,7 @@ pub(super) fn run(arguments: Arguments, epoch: Instant) -> Result<(), Failure> {
                 .to_owned(),
         ));
     }
-    let log =
+    let (log, _log_end) =
         logging::start(&arguments.log_level, arguments.log_format).map_err(anyhow::Error::msg)?;
     let ended = process::run(Options {
         epoch,

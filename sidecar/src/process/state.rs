@@ -164,6 +164,11 @@ impl State {
         Ok(())
     }
 
+    /// Lines of the log that were not written, as nobody read it.
+    pub fn log_lines_dropped(&self) -> u64 {
+        self.log.dropped_lines()
+    }
+
     /// Which log lines are written.
     pub fn log_level(&self) -> String {
         self.log_level

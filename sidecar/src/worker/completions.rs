@@ -68,7 +68,7 @@ impl<B: Backend> Worker<B> {
             (OperationKind::Receive, Event::NoBuffers) => {
                 flow.on_receive_stopped(side, more);
                 self.shortage
-                    .get_or_insert(super::relief::Shortage::since(now));
+                    .get_or_insert(super::relief::Shortage::since(now, &self.relieved));
                 self.surroundings.stats.buffer_shortages.add(1);
             }
             (OperationKind::Receive, _) => flow.on_receive_stopped(side, more),

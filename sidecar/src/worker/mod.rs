@@ -100,6 +100,7 @@ pub struct Worker<B: Backend> {
     /// Connections that wait to receive, for want of buffers or under pressure.
     starved: Vec<FlowId>,
     shortage: Option<relief::Shortage>,
+    relieved: relief::Relieved,
     pipes: Pipes,
 
     backoff: Backoff,
@@ -168,6 +169,7 @@ impl<B: Backend> Worker<B> {
             streams: Vec::new(),
             starved: Vec::new(),
             shortage: None,
+            relieved: relief::Relieved::default(),
             pipes: Pipes::default(),
             backoff: Backoff::new(limits.backoff),
             batch: Batch::new(limits.batch),

@@ -18,6 +18,9 @@ const HELD_UP: Duration = Duration::from_millis(10);
 /// How often a shortage is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
+/// A shortage that comes back again and again is left alone for up to so long.
+const LOOK_PAUSE_MOST: Duration = Duration::from_millis(80);
+
 /// A shortage that lasts so long, whatever was moved out, is ended by shedding; again after as long.
 const SHED_AFTER: Duration = Duration::from_secs(1);
 
@@ -27,6 +30,15 @@ const IDLE_LEAST: Duration = Duration::from_secs(30);
 /// Idle connections shed in one turn.
 const SHED_PER_TURN: usize = 16;
 
+/// What is known of a shortage that was relieved in part: it may come back at once.
+#[derive(Debug, Default)]
+pub(super) struct Relieved {
+    at: Time,
+    /// How long to leave the next one alone.
+    pause: Duration,
+    shed_at: Option<Time>,
+}
+
 /// The pool had no buffer for a receive.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shortage {
@@ -35,10 +47,11 @@ pub(super) struct Shortage {
 }
 
 impl Shortage {
-    pub(super) fn since(now: Time) -> Self {
+    /// A shortage that shows now; `before` is what is known of the last one.
+    pub(super) fn since(now: Time, before: &Relieved) -> Self {
         Shortage {
-            shed_at: now.saturating_add(SHED_AFTER),
-            look_at: now,
+            shed_at: before.shed_at.unwrap_or(now.saturating_add(SHED_AFTER)),
+            look_at: now.max(before.at.saturating_add(before.pause)),
         }
     }
 
@@ -71,6 +84,7 @@ impl<B: Backend> Worker<B> {
         let usage = self.backend.pool();
         // Woken with little to give, all who wait would only run out again.
         if usage.free_bytes() >= usage.limit_bytes / 2 {
+            self.relieved = Relieved::default();
             self.shortage = None;
             return;
         }
@@ -82,15 +96,26 @@ impl<B: Backend> Worker<B> {
         if usage.free_bytes() >= ENTRY_BYTES as usize {
             // Some can go on; if that is not enough the next receive says so.
             self.wake_starved();
+            self.relieved = Relieved {
+                at: self.now,
+                pause: (self.relieved.pause * 2).clamp(LOOK_EVERY, LOOK_PAUSE_MOST),
+                shed_at: Some(shortage.shed_at),
+            };
             self.shortage = None;
-            return;
+            if self.now < shortage.shed_at {
+                return;
+            }
         }
         if self.now >= shortage.shed_at {
             shortage.shed_at = self.now.saturating_add(SHED_AFTER);
             self.shed_largest_holder();
         }
-        shortage.look_at = self.now.saturating_add(LOOK_EVERY);
-        self.shortage = Some(shortage);
+        if self.shortage.is_some() {
+            shortage.look_at = self.now.saturating_add(LOOK_EVERY);
+            self.shortage = Some(shortage);
+        } else {
+            self.relieved.shed_at = Some(shortage.shed_at);
+        }
     }
 
     fn withdraw_credits(&mut self) {

@@ -15,6 +15,9 @@ use crate::time::Time;
 /// How often readiness is judged while nothing pushes back.
 const JUDGE_EVERY: Duration = Duration::from_millis(50);
 
+/// Interrupted calls in a row that are tried again at once; more of them are a storm, and waited out.
+const INTERRUPTIONS_AT_ONCE: u32 = 8;
+
 /// What is known of the pushback at the moment.
 #[derive(Debug, Default)]
 pub(super) struct Pressed {
@@ -24,6 +27,8 @@ pub(super) struct Pressed {
     stalled_since: Option<Time>,
     verdict: Verdict,
     judge_at: Time,
+    /// Calls in a row that a signal interrupted.
+    interruptions: u32,
 }
 
 impl<B: Backend> Worker<B> {
@@ -88,7 +93,9 @@ impl<B: Backend> Worker<B> {
         if let Some(exit) = self.fatal(&entered) {
             return Some(exit);
         }
-        let is_pushback = entered.outcome.is_pushback();
+        let is_storm = self.pressed.interruptions >= INTERRUPTIONS_AT_ONCE;
+        let is_pushback =
+            entered.outcome.is_pushback() || (is_storm && entered.outcome == Outcome::Interrupted);
         if entered.offered > 0 || is_pushback {
             self.readiness.record(1, u32::from(is_pushback), self.now);
         }
@@ -110,6 +117,9 @@ impl<B: Backend> Worker<B> {
     }
 
     fn react(&mut self, entered: &Entered) -> Option<Exit> {
+        if entered.outcome != Outcome::Interrupted {
+            self.pressed.interruptions = 0;
+        }
         match entered.outcome {
             Outcome::All => {
                 self.batch.taken_whole(entered.taken);
@@ -119,6 +129,12 @@ impl<B: Backend> Worker<B> {
             Outcome::Nothing if self.backend.queued() == 0 => self.recovered(),
             // What was taken shows that the kernel has memory again: the rest goes at once, after a reap.
             Outcome::Some => self.batch.pushed_back(),
+            Outcome::Interrupted => {
+                self.pressed.interruptions += 1;
+                if self.pressed.interruptions > INTERRUPTIONS_AT_ONCE {
+                    return self.back_off(entered);
+                }
+            }
             outcome if outcome.is_pushback() => return self.back_off(entered),
             _ => {}
         }

@@ -59,6 +59,12 @@ fn readiness(families: &mut Families, state: &State) {
         "Changes from ready to unready and back while serving.",
         state.readiness_flips(),
     );
+    count(
+        families,
+        "ringside_log_lines_dropped_total",
+        "Lines of the log that were not written, because nobody read it fast enough.",
+        state.log_lines_dropped(),
+    );
 }
 
 fn limits(families: &mut Families, state: &State) {
