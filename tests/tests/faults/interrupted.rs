@@ -1,6 +1,11 @@
 //! Signals: every wait may end early, and it means nothing.
 
+use std::time::Duration;
+
+use ringside::backend::inject::{Errno, Syscalls};
+use ringside_tests::namespaced;
 use ringside_tests::relay::{Kind, Setup};
+use ringside_tests::traffic::Pattern;
 
 use crate::load::{Load, echoing};
 
@@ -42,3 +47,20 @@ fn signals_without_a_meaning(kind: Kind) {
     assert_eq!(load.finish(), 0, "connections were ended early");
     relay.settle();
 }
+
+// Calls that are interrupted again and again are waited out, not repeated as fast as they fail.
+namespaced!(two_seconds_of_eintr, {
+    let server = echoing();
+    let setup = Setup::new(Kind::Ring).to(&server);
+    let relay = setup.watched(Syscalls::Submissions).start();
+    let stream = relay.connect();
+    stream.ping(Pattern::new(1), 0, 64).unwrap();
+    relay
+        .injector()
+        .fail_for(Duration::from_secs(2), Errno::EINTR);
+    // Answered once the storm is over.
+    stream.ping(Pattern::new(1), 64, 128).unwrap();
+    let failed = relay.injector().counts().failed;
+    assert!((10..200).contains(&failed), "{failed} calls in two seconds");
+    relay.await_metric("readiness_flips_total", &[], |flips| flips >= 1.0);
+});
