@@ -165,10 +165,12 @@ fn start_workers(
     Ok(Arc::new(team))
 }
 
-/// Signals that end a process; taken over before anything else, so that none is lost.
+/// Signals that end a process, and the one that means a reload elsewhere; taken over before anything else, so that
+/// none is lost.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
 }
 
 impl Signals {
@@ -177,6 +179,7 @@ impl Signals {
         Ok(Signals {
             terminate: take(SignalKind::terminate())?,
             interrupt: take(SignalKind::interrupt())?,
+            hang_up: take(SignalKind::hangup())?,
         })
     }
 
@@ -189,6 +192,10 @@ impl Signals {
                 _ = self.interrupt.recv() => {
                     interrupts += 1;
                     "SIGINT"
+                }
+                _ = self.hang_up.recv() => {
+                    tracing::info!("SIGHUP changes nothing: the configuration file is read whenever it changes");
+                    continue;
                 }
             };
             if interrupts == 2 {

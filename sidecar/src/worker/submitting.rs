@@ -58,13 +58,15 @@ impl<B: Backend> Worker<B> {
             share_percent: self.pressed.verdict.share_percent,
         };
         let rung = self.ladder.update(&pushback, self.now);
-        if rung != before && before.max(rung) >= Rung::PauseReceiving {
+        let worker = self.surroundings.index;
+        if rung > before && rung >= Rung::PauseReceiving {
             tracing::warn!(
-                worker = self.surroundings.index,
-                from = before.label(),
-                to = rung.label(),
-                "ladder"
+                worker,
+                now = rung.label(),
+                "pushback lasts: the worker does less"
             );
+        } else if before >= Rung::PauseReceiving && rung < Rung::PauseReceiving {
+            tracing::info!(worker, "pushback is over: the worker receives again");
         }
     }
 
