@@ -33,7 +33,7 @@ enum Attempt {
     /// The worker is done.
     Finished,
     /// The loop turned until the backend broke; these settings were in effect.
-    Broke(Settings),
+    Broke(Box<Settings>),
     /// There was no backend.
     NoBackend(NoBackend),
 }
@@ -77,7 +77,7 @@ impl Start {
             let lasted = match self.attempt(wants, &settings) {
                 Attempt::Finished => return,
                 Attempt::Broke(last) => {
-                    settings = last;
+                    settings = *last;
                     began.elapsed()
                 }
                 Attempt::NoBackend(refused) if is_first => {
@@ -177,7 +177,7 @@ impl Start {
                 );
                 self.mailbox().put_back(worker.listening());
                 self.surroundings.stats.backend_rebuilds.add(1);
-                Attempt::Broke(worker.lose_everything(CloseReason::BackendLost))
+                Attempt::Broke(Box::new(worker.lose_everything(CloseReason::BackendLost)))
             }
         }
     }
