@@ -52,7 +52,8 @@ words! {
 group! {
     /// How long a worker waits for completions after pushback before it submits again.
     Backoff, BackoffPatch, "backoff" {
-        /// The first delay, also the least one. 1us to 1s: zero would spin, more would idle a worker for one hiccup.
+        /// The most that the first delay may be; with jitter no delay is below an eighth of it, and none ever below 10us.
+        /// 1us to 1s: zero would spin, more would idle a worker for one hiccup.
         initial "initial": Span = Span::from_micros(50), in Span::from_micros(1)..=Span::from_secs(1);
         /// The longest delay. 1us to 10s: beyond that clients have given up.
         max "max": Span = Span::from_millis(50), in Span::from_micros(1)..=Span::from_secs(10);
@@ -73,7 +74,7 @@ group! {
         mode "mode": BatchMode = BatchMode::Adaptive;
         /// The fewest operations, also under pushback. 1 to 4096: with none nothing would ever move again.
         min "min": u32 = 8, in 1..=4_096;
-        /// The most operations. 1 to 4096, the largest submission queue that a worker makes.
+        /// The most operations. 1 to 4096; more than 512, what a worker's submission queue holds, is never reached.
         max "max": u32 = 256, in 1..=4_096;
     }
 }
@@ -83,8 +84,8 @@ group! {
     Accept, AcceptPatch, "accept" {
         /// Connections open at once in the whole process. 1 to 1000000: each costs two descriptors and a little memory.
         max_connections "maxConnections": u32 = 4_096, in 1..=1_000_000;
-        /// Connections accepted per second in the whole process, with bursts of up to one second's worth. 1 to 1000000:
-        /// zero would be a relay that is up and serves nobody; remove the relay for that.
+        /// Connections accepted per second in the whole process, with bursts of up to a tenth of a second's worth. 1 to
+        /// 1000000: zero would be a relay that is up and serves nobody; remove the relay for that.
         max_per_second "maxPerSecond": u32 = 5_000, in 1..=1_000_000;
         /// Arrivals that the kernel holds for a listener while accepting is paused, in connections. 1 to 65535; the kernel
         /// lowers it to `net.core.somaxconn`.
@@ -104,8 +105,9 @@ group! {
 group! {
     /// Memory for bytes on their way through.
     Buffers, BuffersPatch, "buffers" {
-        /// The most memory that a worker's pool of receive buffers grows to. 64Ki (one buffer) to 64Gi.
-        pool "pool": Size = Size::from_mib(8), in Size::from_kib(64)..=Size::from_mib(64 << 10);
+        /// The most memory that a worker's pool of receive buffers grows to. 64Ki (one buffer) to 4Gi,
+        /// which is all that its buffers' numbers reach.
+        pool "pool": Size = Size::from_mib(8), in Size::from_kib(64)..=Size::from_mib(4 << 10);
         /// The most bytes that one direction of a connection may hold when its receiver is slow; also its share of the
         /// pool, so that a stalled consumer holds its own share and never the pool. 4Ki to 1Gi.
         per_direction "perDirection": Size = Size::from_kib(256), in Size::from_kib(4)..=Size::from_mib(1 << 10);

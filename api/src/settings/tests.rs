@@ -186,11 +186,11 @@ fn the_hash_follows_meaning_not_writing() {
 
 #[test]
 fn the_bounds_of_every_range_are_themselves_allowed_sizes() {
-    let largest = patch("buffers: {pool: 64Gi, perDirection: 1Gi, pipes: 0}");
+    let largest = patch("buffers: {pool: 4Gi, perDirection: 1Gi, pipes: 0}");
     let settings = Settings::resolve(&[(Source::File, &largest)])
         .unwrap()
         .settings;
-    assert_eq!(settings.buffers.pool, Size::from_mib(65_536));
+    assert_eq!(settings.buffers.pool, Size::from_mib(4_096));
     let smallest = patch(
         "{buffers: {pool: 64Ki, perDirection: 4Ki}, timeouts: {drain: 0s, drainNotice: 0s}, tcp: {keepalive: 0s}}",
     );

@@ -39,6 +39,13 @@ impl ListenSocket {
         let _ =
             super::sockets::reference(self.0).listen(i32::try_from(backlog).unwrap_or(i32::MAX));
     }
+
+    /// Changes what the sockets that are accepted from now on are set to: they inherit it from the listener.
+    pub fn set_options(&self, options: &SocketOptions) {
+        let socket = super::sockets::reference(self.0);
+        let address = socket.local_addr().ok().and_then(|own| own.as_socket());
+        options.apply(&socket, address.is_some_and(|own| own.ip().is_loopback()));
+    }
 }
 
 impl Drop for ListenSocket {

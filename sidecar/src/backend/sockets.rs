@@ -37,20 +37,22 @@ pub struct SocketOptions {
 }
 
 impl SocketOptions {
-    /// Sets them on a TCP socket. An option that is refused is no reason to refuse the connection.
+    /// Sets them on a TCP socket, also one that had others before. An option that is refused is no reason to
+    /// refuse the connection.
     pub(crate) fn apply(&self, socket: &Socket, local_peer: bool) {
         let _ = socket.set_tcp_nodelay(self.no_delay);
         // A peer on this machine cannot vanish without the kernel knowing: no probes, three calls saved.
         if local_peer {
             return;
         }
-        if !self.keepalive.is_zero() {
+        if self.keepalive.is_zero() {
+            let _ = socket.set_keepalive(false);
+        } else {
             let seconds = Duration::from_secs(self.keepalive.as_secs().max(1));
             let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(seconds));
         }
-        if !self.user_timeout.is_zero() {
-            let _ = socket.set_tcp_user_timeout(Some(self.user_timeout));
-        }
+        // Zero is the kernel's own rule for it, too.
+        let _ = socket.set_tcp_user_timeout(Some(self.user_timeout));
     }
 }
 

@@ -16,7 +16,7 @@ pub enum Action {
         /// The most bytes before it ends by itself.
         limit_bytes: u32,
     },
-    /// Send what came from `from` to the other side, gathered; tell [`super::Flow::sending`] how much.
+    /// Send what came from `from` to the other side, gathered; how much went out, [`super::Flow::on_sent`] is told.
     Send {
         /// The side whose bytes they are.
         from: Side,

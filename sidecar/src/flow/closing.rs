@@ -1,7 +1,7 @@
 //! The end of a flow: what is in flight is ended first, then both sockets are closed, by a reset if anything
 //! was cut short. It never lets go of what the kernel still uses.
 
-use super::{Action, ChunkStore, CloseReason, Ending, Flow, Operation, Phase, Side};
+use super::{Action, ChunkStore, CloseReason, Direction, Ending, Flow, Operation, Phase, Side};
 use crate::backend::Pipe;
 
 impl Flow {
@@ -39,10 +39,8 @@ impl Flow {
         if in_flight {
             return None;
         }
-        let cut_short = self
-            .directions
-            .iter()
-            .any(|d| !d.queue.is_empty() || d.pipe_bytes > 0);
+        let is_left = |d: &Direction| !d.queue.is_empty() || d.pipe_bytes > 0;
+        let cut_short = self.has_discarded || self.directions.iter().any(is_left);
         let quiet = matches!(
             reason,
             CloseReason::IdleTimeout | CloseReason::HalfCloseTimeout

@@ -128,6 +128,8 @@ enum Phase {
 pub struct Flow {
     phase: Phase,
     closing: Option<CloseReason>,
+    /// Bytes came while it was being ended, and went nowhere.
+    has_discarded: bool,
     ends: [End; 2],
     /// Indexed by the side that the bytes come from.
     directions: [Direction; 2],
@@ -158,6 +160,7 @@ impl Flow {
         Flow {
             phase: Phase::Connecting(Operation::Idle),
             closing: None,
+            has_discarded: false,
             ends: [end(client), end(SocketId::NONE)],
             directions: [Direction::default(), Direction::default()],
             splicing: Splicing::default(),
@@ -261,6 +264,7 @@ impl Flow {
         self.operation_continues(side, more);
         self.last_activity = now;
         if self.closing.is_some() {
+            self.has_discarded |= chunk.len > 0;
             chunks.discard(chunk);
             return;
         }

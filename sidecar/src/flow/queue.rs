@@ -75,11 +75,6 @@ impl ChunkStore {
         self.released.drain(..)
     }
 
-    /// Whether [`ChunkStore::take_released`] has any.
-    pub fn has_released(&self) -> bool {
-        !self.released.is_empty()
-    }
-
     /// Gives a chunk back without queueing it.
     pub fn discard(&mut self, chunk: Chunk) {
         self.released.push(chunk);

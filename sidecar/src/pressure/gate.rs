@@ -13,8 +13,6 @@ use crate::time::Time;
 /// Why accepting is paused. Where several hold, the first in this order is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PauseReason {
-    /// The process is draining.
-    Draining,
     /// Descriptors are short, or accept answered EMFILE or ENFILE.
     Descriptors,
     /// The share of `max_connections` is reached.
@@ -31,8 +29,7 @@ pub enum PauseReason {
 
 impl PauseReason {
     /// All reasons, in order.
-    pub const ALL: [PauseReason; 7] = [
-        PauseReason::Draining,
+    pub const ALL: [PauseReason; 6] = [
         PauseReason::Descriptors,
         PauseReason::Connections,
         PauseReason::Buffers,
@@ -45,7 +42,6 @@ impl PauseReason {
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
-            PauseReason::Draining => "draining",
             PauseReason::Descriptors => "descriptors",
             PauseReason::Connections => "connections",
             PauseReason::Buffers => "buffers",
@@ -60,10 +56,7 @@ impl PauseReason {
     #[must_use]
     pub const fn is_process_wide(self) -> bool {
         match self {
-            PauseReason::Draining
-            | PauseReason::Descriptors
-            | PauseReason::Connections
-            | PauseReason::Rate => true,
+            PauseReason::Descriptors | PauseReason::Connections | PauseReason::Rate => true,
             PauseReason::Buffers | PauseReason::Operations | PauseReason::Pushback => false,
         }
     }
@@ -128,8 +121,6 @@ pub struct Load {
     pub pool_limit_bytes: u64,
     /// Whether pushback has climbed to the rung where accepting pauses ([`Rung::PauseAccepting`](super::shed::Rung::PauseAccepting)).
     pub pushback: bool,
-    /// Whether the process is draining.
-    pub draining: bool,
 }
 
 /// The gate's answer.
@@ -150,6 +141,8 @@ pub enum GateState {
 const DESCRIPTOR_QUIET: Duration = Duration::from_secs(5);
 /// The client's socket and the upstream's.
 const DESCRIPTORS_PER_CONNECTION: u32 = 2;
+/// Limits of the whole process are looked at no more often than this while they hold.
+const SOONEST_LOOK: Duration = Duration::from_millis(20);
 const LONGEST_SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The accept gate of one worker.
@@ -263,13 +256,16 @@ impl Gate {
         until
     }
 
-    /// When to decide again although nothing else happens: the moment at which time alone would open the gate. `None`
-    /// while open, and while a reason holds that only a change of load can end.
+    /// When to decide again although nothing else happens: the moment at which time alone would open the gate, or
+    /// after another shortest pause (20 ms at least) where another worker's closes may have opened it. `None` while
+    /// open, and while a reason holds that only a change of this worker's own load can end.
     #[must_use]
     pub fn next_change(&self, now: Time) -> Option<Time> {
         let GateState::Paused { since, .. } = self.state else {
             return None;
         };
+        // The limits of the whole process: no worker is told when another one's connections close.
+        let look_again = now.saturating_add(self.limits.shortest_pause.max(SOONEST_LOOK));
         let mut opens = since.saturating_add(self.limits.shortest_pause);
         for reason in PauseReason::ALL {
             if self.latched[reason as usize] {
@@ -278,8 +274,14 @@ impl Gate {
                         .rate
                         .map_or(now, |rate| rate.resumes_at(self.paid_until, now)),
                     // Refused descriptors come back by time; a short supply of them by closing some.
-                    PauseReason::Descriptors => self.refused_until.filter(|&until| until > now)?,
-                    _ => return None,
+                    PauseReason::Descriptors => self
+                        .refused_until
+                        .filter(|&until| until > now)
+                        .unwrap_or(look_again),
+                    PauseReason::Connections => look_again,
+                    PauseReason::Buffers | PauseReason::Operations | PauseReason::Pushback => {
+                        return None;
+                    }
                 });
             }
         }
@@ -288,7 +290,6 @@ impl Gate {
 
     fn holds(&self, reason: PauseReason, load: &Load, now: Time) -> bool {
         match reason {
-            PauseReason::Draining => load.draining,
             PauseReason::Pushback => load.pushback,
             PauseReason::Connections => {
                 let (open, limit) = (load.connections_open, self.limits.max_connections);

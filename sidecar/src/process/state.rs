@@ -92,7 +92,6 @@ impl State {
     /// Asks for the process to end: it is unready at once. Says whether nobody had asked before.
     pub fn ask_to_drain(&self, who: &'static str) -> bool {
         self.phase.store(Phase::Draining as u8, Ordering::SeqCst);
-        self.team.shared().draining.store(true, Ordering::Relaxed);
         self.drain_asked.send_if_modified(|asked| {
             let is_first = asked.is_none();
             asked.get_or_insert(who);

@@ -196,7 +196,6 @@ impl<B: Backend> Worker<B> {
             pool_used_bytes: self.chunks.queued_bytes(),
             pool_limit_bytes: usage.limit_bytes as u64,
             pushback: self.ladder.rung() >= Rung::PauseAccepting,
-            draining: false,
         }
     }
 

@@ -63,6 +63,27 @@ impl Mailbox {
         }
     }
 
+    /// Puts commands before all that wait, in their order: what a worker knew already is older than what it was
+    /// told since. For the worker's own thread, which looks for commands next; nobody is woken.
+    pub(super) fn put_back(&self, commands: Vec<Command>) {
+        let mut waiting = lock(&self.commands);
+        for command in commands.into_iter().rev() {
+            waiting.push_front(command);
+        }
+    }
+
+    /// Whether the worker is to leave its loop.
+    pub(super) fn is_to_finish(&self) -> bool {
+        lock(&self.commands)
+            .iter()
+            .any(|command| matches!(command, Command::Finish(_)))
+    }
+
+    /// Forgets all that wait, and lets go of their listeners.
+    pub(super) fn clear(&self) {
+        lock(&self.commands).clear();
+    }
+
     /// The next command.
     pub(super) fn take(&self) -> Option<Command> {
         lock(&self.commands).pop_front()

@@ -20,8 +20,6 @@ pub struct Shared {
     pub descriptors_open: AtomicU32,
     /// What RLIMIT_NOFILE allows.
     pub descriptor_limit: AtomicU32,
-    /// Whether the process drains.
-    pub draining: AtomicBool,
     /// The bucket of `accept.maxPerSecond`, which all workers share.
     paid_until_nanos: AtomicU64,
 }

@@ -2,6 +2,10 @@
 //!
 //! It owns the threads and the list of relays. It never touches a connection; workers are told by commands.
 
+mod start;
+#[cfg(test)]
+mod tests;
+
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -11,18 +15,16 @@ use arc_swap::ArcSwap;
 use ringside_api::{BackendChoice, ProxyProtocol, Settings, Target};
 use socket2::SockAddr;
 
+use super::Surroundings;
 use super::access_log::AccessLog;
 use super::command::{Command, Mailbox};
-use super::limits::{operations_for, socket_options};
+use super::limits::socket_options;
 use super::shared::{Relay, Shared};
 use super::stats::{RelayStats, WorkerStats};
-use super::{Exit, Surroundings, Worker};
+use crate::backend::SocketOptions;
 use crate::backend::choice::{BackendReport, NoBackend};
-use crate::backend::epoll::Epoll;
 use crate::backend::listen::{self, ListenError, ListenSocket};
-use crate::backend::ring::Ring;
-use crate::backend::{Backend, SocketOptions};
-use crate::flow::CloseReason;
+use start::Start;
 
 /// What a team is made with.
 #[derive(Debug, Clone)]
@@ -89,14 +91,6 @@ pub struct Team {
     counted: Mutex<Vec<RelayCounts>>,
     settings: ArcSwap<Settings>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-}
-
-/// What one worker's thread is started with.
-struct Start {
-    surroundings: Surroundings,
-    options: TeamOptions,
-    report: Arc<ArcSwap<BackendReport>>,
-    started: mpsc::Sender<Result<(), NoBackend>>,
 }
 
 impl Team {
@@ -289,11 +283,12 @@ impl Team {
     /// Has all workers obey these settings.
     pub fn apply(&self, settings: &Settings) {
         self.settings.store(Arc::new(*settings));
+        let options = socket_options(settings);
         for running in self.lock_relays().iter() {
-            running
-                .listeners
-                .iter()
-                .for_each(|listener| listener.set_backlog(settings.accept.backlog));
+            for listener in &running.listeners {
+                listener.set_backlog(settings.accept.backlog);
+                listener.set_options(&options);
+            }
         }
         let settings = Arc::new(*settings);
         self.mailboxes
@@ -345,13 +340,6 @@ impl Team {
             .for_each(|mailbox| mailbox.send(Command::Finish(limit)));
     }
 
-    /// Ends all connections at once.
-    pub fn end_all(&self, reason: CloseReason) {
-        self.mailboxes
-            .iter()
-            .for_each(|mailbox| mailbox.send(Command::EndAll(reason)));
-    }
-
     /// How many workers have not left their loop.
     pub fn workers_running(&self) -> usize {
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
@@ -379,100 +367,5 @@ impl Team {
 
     fn lock_relays(&self) -> std::sync::MutexGuard<'_, Vec<RunningRelay>> {
         self.relays.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Start {
-    fn run(self) {
-        let mut settings = self.options.settings;
-        let mut reopened = Vec::new();
-        let mut wants = self.options.backend;
-        loop {
-            let operations = operations_for(&settings);
-            let pool = usize::try_from(settings.buffers.pool.bytes()).unwrap_or(usize::MAX);
-            let ring = match wants {
-                BackendChoice::Epoll => None,
-                _ => Some(Ring::new(self.options.epoch, pool, operations)),
-            };
-            let ended = match ring {
-                Some(Ok(ring)) => {
-                    self.tell(BackendReport::of::<Ring>("io_uring works here"));
-                    self.turn(ring, &settings, reopened)
-                }
-                Some(Err(refused)) if wants != BackendChoice::Auto => {
-                    let _ = self
-                        .started
-                        .send(Err(NoBackend::refused(Ring::NAME, &refused)));
-                    return;
-                }
-                refused => {
-                    let epoll = match Epoll::new(self.options.epoch, pool) {
-                        Ok(epoll) => epoll,
-                        Err(errno) => {
-                            let _ = self.started.send(Err(NoBackend::epoll(errno)));
-                            return;
-                        }
-                    };
-                    let reason = match refused {
-                        Some(Err(error)) => format!("no ring: {error}"),
-                        _ => "asked for".to_owned(),
-                    };
-                    self.tell(BackendReport::of::<Epoll>(&reason));
-                    self.turn(epoll, &settings, reopened)
-                }
-            };
-            let Some(again) = ended else { return };
-            (settings, reopened) = again;
-            // What broke once by name is tried again; whatever it was, the relay goes on.
-            wants = BackendChoice::Auto;
-        }
-    }
-
-    fn tell(&self, report: BackendReport) {
-        let worker = self.surroundings.index;
-        tracing::info!(
-            worker,
-            backend = report.name,
-            reason = report.reason,
-            "worker started"
-        );
-        self.report.store(Arc::new(report));
-        let _ = self.started.send(Ok(()));
-    }
-
-    /// Turns the loop on this backend; what to go on with, if it broke.
-    fn turn<B: Backend>(
-        &self,
-        backend: B,
-        settings: &Settings,
-        reopened: Vec<Command>,
-    ) -> Option<(Settings, Vec<Command>)> {
-        let index = self.surroundings.index;
-        for command in reopened {
-            self.surroundings.mailboxes[index].send(command);
-        }
-        let seed = fastrand::u64(..);
-        let mut worker = Worker::new(backend, self.surroundings.clone(), settings, seed);
-        match worker.run() {
-            Exit::Finished => None,
-            Exit::Overdue => {
-                tracing::warn!(
-                    worker = index,
-                    "the time to drain is over, and connections that could not be ended are closed with the backend"
-                );
-                worker.lose_everything(CloseReason::DrainLimit);
-                None
-            }
-            Exit::Broken(reason) => {
-                tracing::error!(
-                    worker = index,
-                    reason,
-                    "the backend broke: its connections are lost, another one follows"
-                );
-                let listening = worker.listening();
-                self.surroundings.stats.backend_rebuilds.add(1);
-                Some((worker.lose_everything(CloseReason::BackendLost), listening))
-            }
-        }
     }
 }

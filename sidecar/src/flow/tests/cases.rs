@@ -115,15 +115,20 @@ impl ByHand {
         hand
     }
 
+    /// Not for a flow that closes: it says so again until the worker forgets it.
     fn actions(&mut self) -> Vec<Action> {
-        let view = View {
+        let view = self.view();
+        std::iter::from_fn(|| self.flow.next_action(&view)).collect()
+    }
+
+    fn view(&self) -> View {
+        View {
             now: self.now,
             share_bytes: 1 << 20,
             may_receive: true,
             exact_receive_limit: true,
             may_splice: self.may_splice,
-        };
-        std::iter::from_fn(|| self.flow.next_action(&view)).collect()
+        }
     }
 
     /// Large receives from the client, which make a stream of it; what they brought is being sent.
@@ -171,6 +176,29 @@ fn a_half_close_limit_that_is_over_is_seen_while_a_flow_waits_to_splice() {
     hand.now = hand.now.saturating_add(SHORT.half_close);
     hand.flow.on_timer(&SHORT, hand.now);
     assert_eq!(hand.flow.closing(), Some(CloseReason::HalfCloseTimeout));
+}
+
+#[test]
+fn bytes_that_come_while_an_idle_flow_is_ended_make_its_end_a_reset() {
+    for comes_late in [false, true] {
+        let mut hand = ByHand::connected();
+        hand.now = hand.now.saturating_add(SHORT.idle);
+        hand.flow.on_timer(&SHORT, hand.now);
+        assert_eq!(hand.flow.closing(), Some(CloseReason::IdleTimeout));
+        assert_eq!(hand.actions().len(), 2, "both receives are cancelled");
+        if comes_late {
+            let chunk = Chunk::of_place(0, 0, 100);
+            let (chunks, now) = (&mut hand.chunks, hand.now);
+            hand.flow
+                .on_received(Side::Client, chunk, false, chunks, now);
+            assert_eq!(hand.chunks.take_released().len(), 1, "the chunk is kept");
+        } else {
+            hand.flow.on_receive_stopped(Side::Client, false);
+        }
+        hand.flow.on_receive_stopped(Side::Upstream, false);
+        let close = hand.flow.next_action(&hand.view());
+        assert_eq!(close, Some(Action::Close { reset: comes_late }));
+    }
 }
 
 #[test]

@@ -165,6 +165,10 @@ impl World {
         let mut cut_short = false;
         for from in Side::BOTH {
             cut_short |= !self.flow.queue(from).is_empty();
+            // Also what came while the flow was being ended.
+            let delivered = self.sockets[from.other() as usize].taken;
+            let received = self.sockets[from as usize].received;
+            cut_short |= received > delivered.saturating_sub(self.header(from));
         }
         self.holds_places &= !self.flow.holds_pipes();
         for (pipe, is_empty) in self.flow.dispose(&mut self.chunks).into_iter().flatten() {
