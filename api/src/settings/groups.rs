@@ -105,9 +105,9 @@ group! {
 group! {
     /// Memory for bytes on their way through.
     Buffers, BuffersPatch, "buffers" {
-        /// The most memory that a worker's pool of receive buffers grows to. 64Ki (one buffer) to 4Gi,
+        /// The most memory that a worker's pool of receive buffers grows to. 128Ki (two buffers) to 4Gi,
         /// which is all that its buffers' numbers reach.
-        pool "pool": Size = Size::from_mib(8), in Size::from_kib(64)..=Size::from_mib(4 << 10);
+        pool "pool": Size = Size::from_mib(8), in Size::from_kib(128)..=Size::from_mib(4 << 10);
         /// The most bytes that one direction of a connection may hold when its receiver is slow; also its share of the
         /// pool, so that a stalled consumer holds its own share and never the pool. 4Ki to 1Gi.
         per_direction "perDirection": Size = Size::from_kib(256), in Size::from_kib(4)..=Size::from_mib(1 << 10);

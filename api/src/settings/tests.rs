@@ -192,7 +192,7 @@ fn the_bounds_of_every_range_are_themselves_allowed_sizes() {
         .settings;
     assert_eq!(settings.buffers.pool, Size::from_mib(4_096));
     let smallest = patch(
-        "{buffers: {pool: 64Ki, perDirection: 4Ki}, timeouts: {drain: 0s, drainNotice: 0s}, tcp: {keepalive: 0s}}",
+        "{buffers: {pool: 128Ki, perDirection: 4Ki}, timeouts: {drain: 0s, drainNotice: 0s}, tcp: {keepalive: 0s}}",
     );
     assert!(Settings::resolve(&[(Source::File, &smallest)]).is_ok());
 }

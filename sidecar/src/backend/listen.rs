@@ -48,6 +48,19 @@ impl ListenSocket {
     }
 }
 
+#[cfg(test)]
+impl ListenSocket {
+    /// Whether it sends at once, whether it probes, and for how long sent bytes may stay unacknowledged.
+    pub(crate) fn options(&self) -> (bool, bool, Option<Duration>) {
+        let socket = super::sockets::reference(self.0);
+        (
+            socket.tcp_nodelay().unwrap(),
+            socket.keepalive().unwrap(),
+            socket.tcp_user_timeout().unwrap(),
+        )
+    }
+}
+
 impl Drop for ListenSocket {
     fn drop(&mut self) {
         super::sockets::close(self.0, false);

@@ -10,6 +10,7 @@ mod closing;
 pub mod proxy_protocol;
 pub mod queue;
 pub mod reason;
+mod receiving;
 mod splicing;
 pub mod table;
 #[cfg(test)]
@@ -88,6 +89,8 @@ struct Direction {
     /// Something was taken since the last receive began.
     was_taken: bool,
     relayed_bytes: u64,
+    /// Of a header of our own, what has not been sent: it is nobody's bytes.
+    header_bytes: u32,
     pipe: Option<Pipe>,
     pipe_bytes: u32,
 }
@@ -100,6 +103,7 @@ impl Default for Direction {
             credit_bytes: FIRST_CREDIT_BYTES,
             was_taken: false,
             relayed_bytes: 0,
+            header_bytes: 0,
             pipe: None,
             pipe_bytes: 0,
         }
@@ -228,7 +232,9 @@ impl Flow {
     pub fn on_connected(&mut self, header: Option<Chunk>, chunks: &mut ChunkStore, now: Time) {
         self.enter(Phase::Relaying, now);
         if let Some(header) = header {
-            chunks.push(&mut self.directions[Side::Client as usize].queue, header);
+            let direction = &mut self.directions[Side::Client as usize];
+            direction.header_bytes = header.len;
+            chunks.push(&mut direction.queue, header);
         }
     }
 
@@ -298,14 +304,17 @@ impl Flow {
         }
     }
 
-    /// So much of the send of bytes from `from` went out.
-    pub fn on_sent(&mut self, from: Side, bytes: u32, chunks: &mut ChunkStore, now: Time) {
+    /// So much of the send of bytes from `from` went out; says how much of it was `from`'s own.
+    pub fn on_sent(&mut self, from: Side, bytes: u32, chunks: &mut ChunkStore, now: Time) -> u32 {
         self.ends[from.other() as usize].send = Operation::Idle;
         let direction = &mut self.directions[from as usize];
-        direction.relayed_bytes += u64::from(bytes);
+        let header = direction.header_bytes.min(bytes);
+        direction.header_bytes -= header;
+        direction.relayed_bytes += u64::from(bytes - header);
         direction.was_taken = true;
         chunks.pop(&mut direction.queue, bytes);
         self.last_activity = now;
+        bytes - header
     }
 
     /// The send of bytes from `from` failed, or was cancelled, having sent nothing.
@@ -414,32 +423,6 @@ impl Flow {
         None
     }
 
-    /// Watches a side that nothing is received from: a reset of it would show nowhere else.
-    fn next_watch(&mut self) -> Option<Action> {
-        for side in Side::BOTH {
-            if self.is_unheard(side) {
-                self.ends[side as usize].watch = Operation::Running;
-                return Some(Action::Watch { side });
-            }
-        }
-        self.watch_is_due = false;
-        None
-    }
-
-    /// Whether a side could break without the flow noticing.
-    fn is_unheard(&self, side: Side) -> bool {
-        let end = &self.ends[side as usize];
-        end.receive == Operation::Idle && !end.ended && end.watch == Operation::Idle
-    }
-
-    /// The watch of `side` ended: the connection broke, or something else that its receive will tell.
-    pub fn on_watched(&mut self, side: Side, is_broken: bool) {
-        self.ends[side as usize].watch = Operation::Idle;
-        if is_broken {
-            self.end(CloseReason::of_connection(side, Errno(libc::ECONNRESET)));
-        }
-    }
-
     /// Sends what came from `from`, one send at a time.
     fn next_send(&mut self, from: Side, view: &View) -> Option<Action> {
         let sink = &mut self.ends[from.other() as usize];
@@ -474,61 +457,5 @@ impl Flow {
             && idle
             && direction.queue.is_empty()
             && direction.pipe_bytes == 0
-    }
-
-    fn next_receive(&mut self, side: Side, view: &View) -> Option<Action> {
-        let direction = &mut self.directions[side as usize];
-        let queued = direction.queue.bytes();
-        let end = &mut self.ends[side as usize];
-        match end.receive {
-            Operation::Idle if end.ended || view.now < end.retry_at => None,
-            // Half the share has to be free, so that a slow taker does not make for many small receives.
-            Operation::Idle if view.may_receive && queued <= view.share_bytes / 2 => {
-                end.receive = Operation::Running;
-                let limit_bytes = direction.credit_bytes.min(view.share_bytes - queued);
-                if std::mem::take(&mut direction.was_taken) {
-                    let doubled = direction.credit_bytes.saturating_mul(2);
-                    direction.credit_bytes = doubled.min(view.share_bytes.max(FIRST_CREDIT_BYTES));
-                }
-                Some(Action::Receive { side, limit_bytes })
-            }
-            Operation::Running if !view.exact_receive_limit && queued >= view.share_bytes => {
-                end.receive = Operation::Cancelling;
-                Some(Action::Cancel {
-                    side,
-                    what: Ending::Receive,
-                })
-            }
-            _ => None,
-        }
-    }
-
-    /// Buffers are short: takes back claims to more than a first receive's, by ending receives that run under
-    /// them. The worker cancels those named.
-    pub fn withdraw_credit(&mut self) -> [bool; 2] {
-        Side::BOTH.map(|side| {
-            let direction = &mut self.directions[side as usize];
-            let receive = &mut self.ends[side as usize].receive;
-            let withdraws =
-                direction.credit_bytes > FIRST_CREDIT_BYTES && *receive == Operation::Running;
-            direction.credit_bytes = FIRST_CREDIT_BYTES;
-            if withdraws {
-                *receive = Operation::Cancelling;
-            }
-            withdraws
-        })
-    }
-
-    /// Whether it waits for buffers, or for its worker to allow receives again.
-    pub fn is_starved(&self, view: &View) -> bool {
-        let lacks = |side: Side| {
-            let end = &self.ends[side as usize];
-            let queued = self.directions[side as usize].queue.bytes();
-            end.receive == Operation::Idle && !end.ended && queued <= view.share_bytes / 2
-        };
-        !view.may_receive
-            && self.phase == Phase::Relaying
-            && self.closing.is_none()
-            && Side::BOTH.into_iter().any(lacks)
     }
 }

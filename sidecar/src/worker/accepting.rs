@@ -45,12 +45,13 @@ impl Listening {
         self.leaving
     }
 
-    pub(super) fn as_command(&self) -> Command {
+    pub(super) fn as_command(&self, lent_by: Option<&'static str>) -> Command {
         let (relay, listener) = (self.relay.clone(), self.listener.clone());
         Command::Listen {
             relay,
             listener,
             of_worker: self.of_worker,
+            lent_by,
         }
     }
 }
@@ -77,7 +78,7 @@ impl<B: Backend> Worker<B> {
             leaving: false,
         };
         if of_worker == self.surroundings.index && self.is_lending() {
-            self.tell_others(&listening.as_command());
+            self.tell_others(&listening.as_command(Some(B::NAME)));
         }
         self.listeners.insert(listening);
         self.load_changed = true;
@@ -161,7 +162,7 @@ impl<B: Backend> Worker<B> {
                 continue;
             };
             let command = if away {
-                listening.as_command()
+                listening.as_command(Some(B::NAME))
             } else {
                 Command::Unlisten {
                     relay: listening.relay.clone(),

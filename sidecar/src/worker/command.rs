@@ -9,7 +9,6 @@ use ringside_api::Settings;
 use super::shared::Relay;
 use crate::backend::Waker;
 use crate::backend::listen::ListenSocket;
-use crate::flow::CloseReason;
 
 /// One thing to do for a worker.
 #[derive(Debug, Clone)]
@@ -24,6 +23,9 @@ pub enum Command {
         listener: Arc<ListenSocket>,
         /// Whose listener it is, when another worker may not accept at the moment.
         of_worker: usize,
+        /// The backend of the worker that lends it; none if it is the worker's own. Only backends of one kind can
+        /// accept from one listener: it blocks for the ring, and does not for epoll.
+        lent_by: Option<&'static str>,
     },
     /// Accept no more from the listeners of this relay which are `of_worker`'s; of all workers', if none.
     Unlisten {
@@ -32,8 +34,6 @@ pub enum Command {
         /// Whose listener.
         of_worker: Option<usize>,
     },
-    /// End all connections for this reason.
-    EndAll(CloseReason),
     /// Leave the loop once no connection is left; after this time end those that are.
     Finish(Duration),
 }

@@ -73,9 +73,9 @@ impl<B: Backend> Worker<B> {
             }
             (OperationKind::Receive, _) => flow.on_receive_stopped(side, more),
             (OperationKind::Send, Event::Sent(bytes)) => {
-                flow.on_sent(side.other(), bytes, chunks, now);
+                let own = flow.on_sent(side.other(), bytes, chunks, now);
                 let stats = &connection.relay.stats[self.surroundings.index];
-                stats.relayed(side.other(), u64::from(bytes));
+                stats.relayed(side.other(), u64::from(own));
             }
             (OperationKind::Send, Event::Failed(errno)) => {
                 flow.on_send_failed(side.other(), errno, now);

@@ -286,9 +286,13 @@ impl<B: Backend> Worker<B> {
                     relay,
                     listener,
                     of_worker,
-                } => self.listen(relay, listener, of_worker),
+                    lent_by,
+                } => {
+                    if lent_by.is_none_or(|backend| backend == B::NAME) {
+                        self.listen(relay, listener, of_worker);
+                    }
+                }
                 Command::Unlisten { relay, of_worker } => self.unlisten(&relay, of_worker),
-                Command::EndAll(reason) => self.end_all(reason),
                 Command::Finish(limit) => self.finish_by = Some(self.now.saturating_add(limit)),
             }
         }
@@ -362,7 +366,7 @@ impl<B: Backend> Worker<B> {
             .listeners
             .values_mut()
             .filter(|listening| !listening.is_leaving());
-        let listening: Vec<Command> = stay.map(|listening| listening.as_command()).collect();
+        let listening: Vec<Command> = stay.map(|listening| listening.as_command(None)).collect();
         let finish = self
             .finish_by
             .map(|by| Command::Finish(by.saturating_since(self.now)));

@@ -188,6 +188,7 @@ impl Team {
                 relay,
                 listener,
                 of_worker,
+                lent_by: None,
             });
         }
         self.lock_relays().push(running.clone());

@@ -76,6 +76,7 @@ impl Bench {
             relay,
             listener,
             of_worker: 0,
+            lent_by: None,
         });
         bench
     }
@@ -220,7 +221,7 @@ fn a_stream_ended_with_bytes_in_its_pipe_is_reset_and_leaves_nothing_behind() {
         let is_quiet = bench.worker.streams.is_empty();
         is_quiet && bench.connection().flow.pipe(Side::Client).is_some()
     });
-    bench.tell(Command::EndAll(CloseReason::DrainLimit));
+    bench.tell(Command::Finish(Duration::ZERO));
     bench.turn_until("the connection is over", |bench| {
         bench.worker.connections.is_empty()
     });

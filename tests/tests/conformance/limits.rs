@@ -19,7 +19,7 @@ ringside_tests::instances! {
     ringside: [
         few_descriptors,
         a_pool_far_too_small,
-        a_pool_of_one_buffer,
+        a_pool_of_two_buffers,
         as_many_connections_as_allowed,
         as_many_a_second_as_allowed,
     ],
@@ -260,14 +260,14 @@ fn crowd(kind: Kind, settings: Value) {
 fn a_pool_far_too_small(kind: Kind) {
     crowd(
         kind,
-        json!({"buffers": {"pool": "64Ki", "perDirection": "4Ki"}}),
+        json!({"buffers": {"pool": "128Ki", "perDirection": "4Ki"}}),
     );
 }
 
-fn a_pool_of_one_buffer(kind: Kind) {
+fn a_pool_of_two_buffers(kind: Kind) {
     crowd(
         kind,
-        json!({"buffers": {"pool": "64Ki", "perDirection": "64Ki", "pipes": 0}}),
+        json!({"buffers": {"pool": "128Ki", "perDirection": "64Ki", "pipes": 0}}),
     );
 }
 

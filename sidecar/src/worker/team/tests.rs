@@ -1,12 +1,10 @@
 //! What a team does to sockets, and what a worker whose backend broke goes on with.
 
 use std::net::SocketAddr;
-use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use ringside_api::Span;
 use ringside_api::relay::Listen;
-use socket2::SockRef;
 
 use super::start::{LASTING, RebuildPauses};
 use super::*;
@@ -56,6 +54,7 @@ fn a_relay_that_was_removed_while_the_backend_broke_stays_removed() {
             relay: relay.clone(),
             listener,
             of_worker: 0,
+            lent_by: None,
         });
         relay
     });
@@ -116,18 +115,6 @@ impl Drop for Running {
     }
 }
 
-#[expect(unsafe_code, reason = "the descriptor is known by its number only")]
-fn options_of(relay: &RunningRelay) -> (bool, bool, Option<Duration>) {
-    // SAFETY: the relay holds the listener open for as long as it is borrowed.
-    let descriptor = unsafe { BorrowedFd::borrow_raw(relay.listeners[0].id().0) };
-    let socket = SockRef::from(&descriptor);
-    (
-        socket.tcp_nodelay().unwrap(),
-        socket.keepalive().unwrap(),
-        socket.tcp_user_timeout().unwrap(),
-    )
-}
-
 #[test]
 fn changed_options_reach_the_sockets_accepted_from_now_on() {
     let mut settings = Settings::default();
@@ -136,21 +123,21 @@ fn changed_options_reach_the_sockets_accepted_from_now_on() {
     let open = team.add("open", any_port([0; 4]));
     let seconds = |span: Span| Some(Duration::from(span)).filter(|time| !time.is_zero());
     let before = seconds(settings.tcp.user_timeout);
-    assert_eq!(options_of(&local), (true, false, None));
-    assert_eq!(options_of(&open), (true, true, before));
+    assert_eq!(local.listeners[0].options(), (true, false, None));
+    assert_eq!(open.listeners[0].options(), (true, true, before));
 
     settings.tcp.no_delay = false;
     settings.tcp.keepalive = Span::ZERO;
     settings.tcp.user_timeout = Span::ZERO;
     team.0.apply(&settings);
-    assert_eq!(options_of(&local), (false, false, None));
-    assert_eq!(options_of(&open), (false, false, None));
+    assert_eq!(local.listeners[0].options(), (false, false, None));
+    assert_eq!(open.listeners[0].options(), (false, false, None));
 
     settings.tcp.no_delay = true;
     settings.tcp.keepalive = Span::from_secs(5);
     settings.tcp.user_timeout = Span::from_secs(7);
     team.0.apply(&settings);
     let after = seconds(settings.tcp.user_timeout);
-    assert_eq!(options_of(&local), (true, false, None));
-    assert_eq!(options_of(&open), (true, true, after));
+    assert_eq!(local.listeners[0].options(), (true, false, None));
+    assert_eq!(open.listeners[0].options(), (true, true, after));
 }
