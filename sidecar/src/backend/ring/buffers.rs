@@ -38,8 +38,8 @@ pub(super) struct Buffers {
 }
 
 impl Buffers {
-    /// Makes a buffer ring and registers it, incremental where the kernel has that.
-    pub(super) fn register(ring: &IoUring) -> Result<Self, Errno> {
+    /// Makes a buffer ring and registers it, incremental where that is wanted and the kernel has it.
+    pub(super) fn register(ring: &IoUring, want_incremental: bool) -> Result<Self, Errno> {
         let memory = Region::new(usize::from(PLACES) * size_of::<BufRingEntry>())?;
         let register = |flags| {
             // SAFETY: the memory is a page-aligned mapping of PLACES entries, kept until the ring is gone.
@@ -52,7 +52,7 @@ impl Buffers {
                 )
             }
         };
-        let incremental = register(INCREMENTAL).is_ok();
+        let incremental = want_incremental && register(INCREMENTAL).is_ok();
         if !incremental {
             register(0).map_err(|error| Errno::of(&error))?;
         }

@@ -70,8 +70,18 @@ impl Ring {
         pool_limit_bytes: usize,
         operations: u32,
     ) -> Result<Self, SetupError> {
+        Self::with_buffers(epoch, pool_limit_bytes, operations, true)
+    }
+
+    /// As [`Ring::new`], with incremental buffers only if they are wanted: without, as on kernels before 6.12.
+    fn with_buffers(
+        epoch: Instant,
+        pool_limit_bytes: usize,
+        operations: u32,
+        want_incremental: bool,
+    ) -> Result<Self, SetupError> {
         let mut pool = Pool::new(pool_limit_bytes);
-        let made = setup::make(&mut pool)?;
+        let made = setup::make(&mut pool, want_incremental)?;
         let mut ring = made.ring;
         let prewarmed = setup::prewarm(&mut ring, operations)?;
         let waker = Waker::new().map_err(|errno| SetupError {
@@ -434,3 +444,6 @@ fn event(kind: OperationKind, result: i32) -> Event {
         (_, _) => Event::EndOfStream,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -91,9 +91,9 @@ pub(super) struct Made {
 }
 
 /// Builds, restricts, enables and tries a ring.
-pub(super) fn make(pool: &mut Pool) -> Result<Made, SetupError> {
+pub(super) fn make(pool: &mut Pool, want_incremental: bool) -> Result<Made, SetupError> {
     let ring = build()?;
-    let buffers = Buffers::register(&ring)
+    let buffers = Buffers::register(&ring, want_incremental)
         .map_err(|errno| SetupError::new("io_uring_register of the buffer ring", errno))?;
     restrict(&ring)?;
     ring.submitter()

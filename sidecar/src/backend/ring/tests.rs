@@ -1,0 +1,123 @@
+//! A real ring on real sockets, with each kind of buffer ring. Skipped, and said so, where there is no io_uring.
+
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use super::{Backend, Event, Operation, OperationKind, Ring, SocketId, Token};
+
+const POOL_BYTES: usize = 4 << 20;
+const STREAM_BYTES: usize = 3 << 20;
+const STREAMS: usize = 3;
+
+fn pattern(stream: usize, at: usize) -> u8 {
+    (at.wrapping_mul(31) ^ (at >> 8) ^ stream.wrapping_mul(97)) as u8
+}
+
+fn ring(want_incremental: bool) -> Option<Ring> {
+    match Ring::with_buffers(Instant::now(), POOL_BYTES, 64, want_incremental) {
+        Ok(ring) => Some(ring),
+        Err(error) => {
+            // Aloud: cargo hides what a test that passes prints, and whoever runs the tests lists this file.
+            let line = format!("backend::ring::tests: {error}\n");
+            let _ = write!(std::io::stderr(), "SKIPPED {line}");
+            if let Some(list) = std::env::var_os("RINGSIDE_SKIPPED") {
+                let list = std::fs::OpenOptions::new()
+                    .create(true)
+                    .append(true)
+                    .open(list);
+                list.unwrap().write_all(line.as_bytes()).unwrap();
+            }
+            None
+        }
+    }
+}
+
+/// Several streams at once, each with its own bytes, in receives of a limited size that are started again.
+fn every_byte_comes_once_and_in_order(mut ring: Ring) {
+    let pairs: Vec<_> = (0..STREAMS).map(|_| UnixStream::pair().unwrap()).collect();
+    let writers: Vec<_> = pairs
+        .iter()
+        .enumerate()
+        .map(|(stream, (_, far))| {
+            let mut far = far.try_clone().unwrap();
+            std::thread::spawn(move || {
+                let bytes: Vec<u8> = (0..STREAM_BYTES).map(|at| pattern(stream, at)).collect();
+                // Pieces of many sizes, so that entries are filled in part, whole, and across their end.
+                let mut rest = &bytes[..];
+                while !rest.is_empty() {
+                    let size = (1 + rest.len() * 7919 % 150_000).min(rest.len());
+                    far.write_all(&rest[..size]).unwrap();
+                    rest = &rest[size..];
+                }
+                far.shutdown(std::net::Shutdown::Write).unwrap();
+            })
+        })
+        .collect();
+    let mut got = [0_usize; STREAMS];
+    let mut ended = [false; STREAMS];
+    let mut armed = [false; STREAMS];
+    let began = Instant::now();
+    while ended != [true; STREAMS] {
+        assert!(
+            began.elapsed() < Duration::from_secs(30),
+            "only {got:?} bytes came"
+        );
+        for stream in 0..STREAMS {
+            if !armed[stream] && !ended[stream] {
+                armed[stream] = true;
+                let socket = SocketId(pairs[stream].0.as_raw_fd());
+                let token = Token::new(OperationKind::Receive, stream as u64);
+                ring.start(
+                    token,
+                    Operation::Receive {
+                        socket,
+                        limit_bytes: 200_000,
+                    },
+                );
+            }
+        }
+        ring.enter(64, Some(Duration::from_millis(100)));
+        let mut completions = Vec::new();
+        ring.reap(1024, &mut completions);
+        for completion in completions {
+            let stream = completion.token.key() as usize;
+            armed[stream] &= completion.more;
+            match completion.event {
+                Event::Received(chunk) => {
+                    let bytes = ring.bytes(chunk);
+                    for (index, &byte) in bytes.iter().enumerate() {
+                        let at = got[stream] + index;
+                        assert_eq!(byte, pattern(stream, at), "byte {at} of stream {stream}");
+                    }
+                    got[stream] += bytes.len();
+                    ring.release(chunk);
+                }
+                Event::EndOfStream => ended[stream] = true,
+                Event::NoBuffers | Event::Cancelled => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!(got, [STREAM_BYTES; STREAMS]);
+    writers
+        .into_iter()
+        .for_each(|writer| writer.join().unwrap());
+    assert!(ring.pool().pinned_bytes == 0, "an entry is still pinned");
+}
+
+#[test]
+fn with_incremental_buffers() {
+    if let Some(ring) = ring(true) {
+        every_byte_comes_once_and_in_order(ring);
+    }
+}
+
+#[test]
+fn with_plain_buffers_and_bundles_as_before_6_12() {
+    if let Some(ring) = ring(false) {
+        assert!(!ring.buffers.is_incremental());
+        every_byte_comes_once_and_in_order(ring);
+    }
+}
