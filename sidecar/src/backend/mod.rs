@@ -189,6 +189,9 @@ pub struct Features {
 }
 
 /// Operations in, completions out. One worker owns a backend and is the only one to call it.
+///
+/// What is one system call at once, without state of the backend's, is given here for all whose sockets are the
+/// kernel's own.
 pub trait Backend: Sized {
     /// The name for logs, metrics and status: `ring`, `epoll`.
     const NAME: &'static str;
@@ -220,7 +223,9 @@ pub trait Backend: Sized {
     fn enter(&mut self, most: u32, wait: Option<Duration>) -> Entered;
 
     /// Sleeps, where a wait for completions is refused.
-    fn sleep(&mut self, time: Duration);
+    fn sleep(&mut self, time: Duration) {
+        std::thread::sleep(time);
+    }
 
     /// Appends at most `most` completions, oldest first, and says whether more are there.
     fn reap(&mut self, most: usize, completions: &mut Vec<Completion>) -> bool;
@@ -232,13 +237,20 @@ pub trait Backend: Sized {
     fn socket(&mut self, address: &SockAddr, options: &SocketOptions) -> Result<SocketId, Errno>;
 
     /// The address of the other end, where it has one.
-    fn peer(&self, socket: SocketId) -> Option<SocketAddr>;
+    fn peer(&self, socket: SocketId) -> Option<SocketAddr> {
+        sockets::peer(socket)
+    }
 
     /// The address of the other end, where it has one, and our own end's.
-    fn addresses(&self, socket: SocketId) -> Option<(SocketAddr, SocketAddr)>;
+    fn addresses(&self, socket: SocketId) -> Option<(SocketAddr, SocketAddr)> {
+        sockets::addresses(socket)
+    }
 
     /// Ends the sending half of a connection.
-    fn shutdown_write(&mut self, socket: SocketId);
+    fn shutdown_write(&mut self, socket: SocketId) {
+        // Not an operation: the ring's own for it always goes to a worker thread of the kernel.
+        sockets::shutdown_write(socket);
+    }
 
     /// Closes a socket which no operation uses; with `reset` the other end gets a reset.
     fn close(&mut self, socket: SocketId, reset: bool);
@@ -250,22 +262,30 @@ pub trait Backend: Sized {
     ///
     /// # Errors
     /// What pipe2(2) says: EMFILE, ENFILE.
-    fn pipe(&mut self) -> Result<Pipe, Errno>;
+    fn pipe(&mut self) -> Result<Pipe, Errno> {
+        Pipe::new()
+    }
 
     /// Closes a pipe.
-    fn close_pipe(&mut self, pipe: Pipe);
+    fn close_pipe(&mut self, pipe: Pipe) {
+        pipe.close();
+    }
 
     /// Moves bytes from a socket in splice mode into a pipe. 0 is the end of the stream.
     ///
     /// # Errors
     /// EAGAIN when there is nothing to read or no room in the pipe; else the connection's error.
-    fn splice_in(&mut self, socket: SocketId, pipe: Pipe, most: usize) -> Result<usize, Errno>;
+    fn splice_in(&mut self, socket: SocketId, pipe: Pipe, most: usize) -> Result<usize, Errno> {
+        splice::splice_in(socket, pipe, most)
+    }
 
     /// Moves bytes from a pipe into a socket in splice mode.
     ///
     /// # Errors
     /// EAGAIN when the socket takes no more; else the connection's error.
-    fn splice_out(&mut self, pipe: Pipe, socket: SocketId, most: usize) -> Result<usize, Errno>;
+    fn splice_out(&mut self, pipe: Pipe, socket: SocketId, most: usize) -> Result<usize, Errno> {
+        splice::splice_out(pipe, socket, most)
+    }
 
     /// The bytes of a chunk.
     fn bytes(&self, chunk: Chunk) -> &[u8];

@@ -8,7 +8,6 @@ mod attempts;
 mod calls;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use socket2::SockAddr;
@@ -16,7 +15,7 @@ use socket2::SockAddr;
 use super::pool::Pool;
 use super::{
     Backend, Chunk, Completion, Entered, Errno, Event, Features, Operation, OperationKind, Outcome,
-    Pipe, PoolUse, Readiness, SocketId, SocketOptions, Token, Waker, sockets, splice,
+    PoolUse, Readiness, SocketId, SocketOptions, Token, Waker, sockets,
 };
 use crate::time::Time;
 use calls::Interest;
@@ -308,10 +307,6 @@ impl Backend for Epoll {
         }
     }
 
-    fn sleep(&mut self, time: Duration) {
-        std::thread::sleep(time);
-    }
-
     fn reap(&mut self, most: usize, completions: &mut Vec<Completion>) -> bool {
         let count = self.completions.len().min(most);
         completions.extend(self.completions.drain(..count));
@@ -322,18 +317,6 @@ impl Backend for Epoll {
         let socket = sockets::stream(address, options, true)?;
         self.forget(socket);
         Ok(socket)
-    }
-
-    fn peer(&self, socket: SocketId) -> Option<SocketAddr> {
-        sockets::peer(socket)
-    }
-
-    fn addresses(&self, socket: SocketId) -> Option<(SocketAddr, SocketAddr)> {
-        sockets::addresses(socket)
-    }
-
-    fn shutdown_write(&mut self, socket: SocketId) {
-        sockets::shutdown_write(socket);
     }
 
     fn close(&mut self, socket: SocketId, reset: bool) {
@@ -354,22 +337,6 @@ impl Backend for Epoll {
                 ..watched.readiness
             };
         }
-    }
-
-    fn pipe(&mut self) -> Result<Pipe, Errno> {
-        Pipe::new()
-    }
-
-    fn close_pipe(&mut self, pipe: Pipe) {
-        pipe.close();
-    }
-
-    fn splice_in(&mut self, socket: SocketId, pipe: Pipe, most: usize) -> Result<usize, Errno> {
-        splice::splice_in(socket, pipe, most)
-    }
-
-    fn splice_out(&mut self, pipe: Pipe, socket: SocketId, most: usize) -> Result<usize, Errno> {
-        splice::splice_out(pipe, socket, most)
     }
 
     fn bytes(&self, chunk: Chunk) -> &[u8] {

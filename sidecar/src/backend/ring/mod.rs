@@ -9,7 +9,6 @@ mod entries;
 mod outcome;
 mod setup;
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use io_uring::types::{CancelBuilder, SubmitArgs, Timespec};
@@ -18,8 +17,8 @@ use socket2::SockAddr;
 
 use super::pool::Pool;
 use super::{
-    Backend, Chunk, Completion, Entered, Errno, Event, Features, Operation, OperationKind, Pipe,
-    PoolUse, Readiness, SocketId, SocketOptions, Token, Waker, sockets, splice,
+    Backend, Chunk, Completion, Entered, Errno, Event, Features, Operation, OperationKind, PoolUse,
+    Readiness, SocketId, SocketOptions, Token, Waker, sockets,
 };
 use crate::time::Time;
 use buffers::{Buffers, GROUP};
@@ -278,10 +277,6 @@ impl Backend for Ring {
         }
     }
 
-    fn sleep(&mut self, time: Duration) {
-        std::thread::sleep(time);
-    }
-
     fn reap(&mut self, most: usize, completions: &mut Vec<Completion>) -> bool {
         let Ring {
             ring,
@@ -364,41 +359,12 @@ impl Backend for Ring {
         sockets::stream(address, options, false)
     }
 
-    fn peer(&self, socket: SocketId) -> Option<SocketAddr> {
-        sockets::peer(socket)
-    }
-
-    fn addresses(&self, socket: SocketId) -> Option<(SocketAddr, SocketAddr)> {
-        sockets::addresses(socket)
-    }
-
-    fn shutdown_write(&mut self, socket: SocketId) {
-        // The ring's own operation for it always goes to a worker thread of the kernel.
-        sockets::shutdown_write(socket);
-    }
-
     fn close(&mut self, socket: SocketId, reset: bool) {
         sockets::close(socket, reset);
     }
 
     fn set_splice_mode(&mut self, socket: SocketId, splice: bool) {
         sockets::set_non_blocking(socket, splice);
-    }
-
-    fn pipe(&mut self) -> Result<Pipe, Errno> {
-        Pipe::new()
-    }
-
-    fn close_pipe(&mut self, pipe: Pipe) {
-        pipe.close();
-    }
-
-    fn splice_in(&mut self, socket: SocketId, pipe: Pipe, most: usize) -> Result<usize, Errno> {
-        splice::splice_in(socket, pipe, most)
-    }
-
-    fn splice_out(&mut self, pipe: Pipe, socket: SocketId, most: usize) -> Result<usize, Errno> {
-        splice::splice_out(pipe, socket, most)
     }
 
     fn bytes(&self, chunk: Chunk) -> &[u8] {
