@@ -59,7 +59,12 @@ pub(crate) struct Arguments {
     /// Threads that relay: auto or a number [default: auto]
     ///
     /// auto is as many as the CPUs that the cgroup and the affinity mask grant.
-    #[arg(long, value_name = "N", env = "RINGSIDE_WORKERS")]
+    #[arg(
+        long,
+        value_name = "N",
+        env = "RINGSIDE_WORKERS",
+        allow_negative_numbers = true
+    )]
     workers: Option<Workers>,
 
     /// Where probes, metrics and status are served: IP:PORT or off [default: 0.0.0.0:15490]

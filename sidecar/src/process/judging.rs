@@ -84,6 +84,11 @@ pub fn readiness(
     let pressed = overall.pressed.map(|pressed| {
         let (worker, percent) = (pressed.worker, pressed.share_percent);
         let seconds = now.saturating_since(pressed.since).as_secs_f64();
+        if percent == 0 {
+            return format!(
+                "worker {worker} recovers from sustained pushback that began {seconds:.1} s ago; it has to stay quiet for readiness.recoverAfter"
+            );
+        }
         format!(
             "worker {worker} under sustained pushback for {seconds:.1} s ({percent} % of submissions)"
         )

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use ringside_api::settings::AccessLogMode;
 
@@ -18,6 +19,7 @@ use crate::backend::{
 use crate::flow::{CloseReason, FlowId};
 use crate::pressure::gate::{GateState, Load, PauseReason};
 use crate::pressure::shed::Rung;
+use crate::time::Time;
 
 /// A listener that this worker accepts from, or will again.
 pub(super) struct Listening {
@@ -39,6 +41,9 @@ enum Accept {
 /// With room for fewer connections than this they are accepted one at a time: a multishot accept delivers all
 /// that it finds, whatever the limit.
 const ROOM_FOR_MULTISHOT: u32 = 256;
+
+/// How often the log tells of a pause, at most.
+const PAUSE_TOLD_EVERY: Duration = Duration::from_secs(1);
 
 impl Listening {
     pub(super) fn is_leaving(&self) -> bool {
@@ -131,12 +136,22 @@ impl<B: Backend> Worker<B> {
         self.steer_accepts();
     }
 
-    fn log_pause(&self, was: Option<PauseReason>, is: Option<PauseReason>) {
+    fn log_pause(&mut self, was: Option<PauseReason>, is: Option<PauseReason>) {
         let worker = self.surroundings.index;
+        // At a small limit a pause comes with each connection: told once a second, and counted each time.
+        if was.is_none() {
+            let now = self.now;
+            let is_due = |at: Time| now >= at.saturating_add(PAUSE_TOLD_EVERY);
+            self.tells_pause = self.pause_told_at.is_none_or(is_due);
+        }
+        if !self.tells_pause {
+            return;
+        }
         match (was, is) {
             // The rate's pauses come and go many times a second under load; the metric tells of them.
             (_, Some(PauseReason::Rate)) | (Some(PauseReason::Rate), None) => {}
             (_, Some(reason)) => {
+                self.pause_told_at = Some(self.now);
                 tracing::warn!(worker, reason = reason.label(), "accepting paused");
             }
             (Some(reason), None) => {

@@ -112,6 +112,9 @@ pub struct Worker<B: Backend> {
     pressed: submitting::Pressed,
     /// A connection was opened or closed, or the pool ran short, since the gate was last asked.
     load_changed: bool,
+    /// Whether the log tells of the pause that holds or comes next, and when it last did.
+    tells_pause: bool,
+    pause_told_at: Option<Time>,
     /// This turn found completions.
     has_reaped: bool,
 
@@ -179,6 +182,8 @@ impl<B: Backend> Worker<B> {
             readiness: Readiness::new(limits.readiness),
             pressed: submitting::Pressed::default(),
             load_changed: true,
+            tells_pause: true,
+            pause_told_at: None,
             has_reaped: false,
             now,
             finish_by: None,
