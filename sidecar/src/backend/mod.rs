@@ -177,6 +177,8 @@ pub struct Entered {
     pub outcome: Outcome,
     /// The error behind `outcome`, if there was one.
     pub errno: Option<Errno>,
+    /// Completions had to wait in the kernel, as their queue was full (IORING_SQ_CQ_OVERFLOW).
+    pub overflowed: bool,
 }
 
 /// What this backend can do on this kernel; fixed when it is made.

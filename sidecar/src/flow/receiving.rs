@@ -31,6 +31,11 @@ impl Flow {
         }
     }
 
+    /// Whether the receive from `side` was cancelled by us.
+    pub fn ends_receive(&self, side: Side) -> bool {
+        self.ends[side as usize].receive == Operation::Cancelling
+    }
+
     /// Buffers are short: takes back claims to more than a first receive's, by ending receives that run under
     /// them. The worker cancels those named.
     pub fn withdraw_credit(&mut self) -> [bool; 2] {

@@ -11,6 +11,7 @@ use ringside_api::settings::AccessLogMode;
 
 use super::command::Command;
 use super::shared::Relay;
+use super::stats::Retry;
 use super::{Connection, Worker, mark_dirty};
 use crate::backend::listen::ListenSocket;
 use crate::backend::{
@@ -282,6 +283,7 @@ impl<B: Backend> Worker<B> {
             (Event::Failed(Errno(libc::ECONNABORTED | libc::EINTR)), _) => {}
             // No descriptor, no memory, or whatever else: not at once again.
             (Event::Failed(_), _) => {
+                self.surroundings.stats.retried(Retry::Accept);
                 let random = self.random.u64(..);
                 self.gate.descriptors_refused(random, self.now);
             }

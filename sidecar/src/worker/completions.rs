@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::stats::Retry;
 use super::{Worker, mark_dirty};
 use crate::backend::{Backend, Completion, Errno, Event, OperationKind};
 use crate::flow::{CloseReason, FlowId, Side, proxy_protocol};
@@ -55,6 +56,21 @@ impl<B: Backend> Worker<B> {
             return;
         };
         let flow = &mut connection.flow;
+        match completion.event {
+            Event::Failed(Errno(libc::EAGAIN)) => {
+                self.surroundings.stats.retried(Retry::Again);
+            }
+            Event::Failed(errno) if errno.is_memory() => {
+                self.surroundings.stats.retried(Retry::Memory);
+            }
+            Event::Cancelled
+                if completion.token.kind() == OperationKind::Receive
+                    && !flow.ends_receive(side) =>
+            {
+                self.surroundings.stats.retried(Retry::Cancelled);
+            }
+            _ => {}
+        }
         let chunks = &mut self.chunks;
         let more = completion.more;
         match (completion.token.kind(), completion.event) {

@@ -108,6 +108,48 @@ static CONNECT_BOUNDS: [u64; 10] = [
     2_000 * MILLISECOND,
 ];
 
+/// Why an operation was started again, or a turn repeated, though nobody asked for its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// It failed with EAGAIN: the kernel could not arm its poll.
+    Again,
+    /// It failed for lack of the kernel's memory.
+    Memory,
+    /// It was cancelled, and not by us.
+    Cancelled,
+    /// An accept failed.
+    Accept,
+    /// Completions waited in the kernel, as their queue was full.
+    Overflow,
+}
+
+impl Retry {
+    /// Every reason, in the order of [`Retry::index`].
+    pub const ALL: [Retry; 5] = [
+        Retry::Again,
+        Retry::Memory,
+        Retry::Cancelled,
+        Retry::Accept,
+        Retry::Overflow,
+    ];
+
+    /// Its place in [`Retry::ALL`].
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The value of the metric's label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Retry::Again => "eagain",
+            Retry::Memory => "enomem",
+            Retry::Cancelled => "ecanceled",
+            Retry::Accept => "accept",
+            Retry::Overflow => "cq_overflow",
+        }
+    }
+}
+
 /// What one worker publishes.
 #[derive(Debug)]
 pub struct WorkerStats {
@@ -139,6 +181,8 @@ pub struct WorkerStats {
     pub connect: Histogram<10>,
     /// Bytes moved by splice.
     pub spliced_bytes: Value,
+    /// Operations started again, by reason, in the order of [`Retry::ALL`].
+    pub retries: [Value; Retry::ALL.len()],
     /// Times a receive found no buffer.
     pub buffer_shortages: Value,
     /// The most the buffer pool may take, in bytes.
@@ -183,6 +227,7 @@ impl Default for WorkerStats {
             connections_open: values(),
             connect: Histogram::new(&CONNECT_BOUNDS, 1e9),
             spliced_bytes: values(),
+            retries: std::array::from_fn(|_| values()),
             buffer_shortages: values(),
             pool_limit_bytes: values(),
             pool_allocated_bytes: values(),
@@ -200,6 +245,11 @@ impl Default for WorkerStats {
 }
 
 impl WorkerStats {
+    /// Counts one operation that has to be started again.
+    pub fn retried(&self, why: Retry) {
+        self.retries[why.index()].add(1);
+    }
+
     /// Counts one submission.
     pub fn submitted(&self, outcome: Outcome, taken: u32) {
         self.submissions[outcome.index()].add(1);

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::stats::Retry;
 use super::{Exit, HEARTBEAT, OVERDUE_AFTER, Worker};
 use crate::backend::{Backend, Entered, Outcome};
 use crate::pressure::gate::GateState;
@@ -89,9 +90,11 @@ impl<B: Backend> Worker<B> {
             Some(self.until_deadline())
         };
         let entered = self.backend.enter(most, wait);
-        self.surroundings
-            .stats
-            .submitted(entered.outcome, entered.taken);
+        let stats = &self.surroundings.stats;
+        stats.submitted(entered.outcome, entered.taken);
+        if entered.overflowed {
+            stats.retried(Retry::Overflow);
+        }
         if let Some(exit) = self.fatal(&entered) {
             return Some(exit);
         }

@@ -3,7 +3,7 @@
 use super::families::{Families, Kind};
 use crate::backend::Outcome;
 use crate::pressure::gate::PauseReason;
-use crate::worker::stats::{Value, WorkerStats};
+use crate::worker::stats::{Retry, Value, WorkerStats};
 use crate::worker::team::Team;
 
 /// A figure that is one number.
@@ -139,6 +139,7 @@ pub(super) fn add(families: &mut Families, team: &Team) {
     connections(families, team, &names);
     submissions(families, &workers);
     pauses(families, &workers);
+    retries(families, &workers);
     ranges(families, &workers);
     buffer_pool(families, &workers);
     backends(families, team);
@@ -185,6 +186,20 @@ fn pauses(families: &mut Families, workers: &[(&str, &WorkerStats)]) {
         for (reason, pauses) in PauseReason::ALL.iter().zip(&stats.accept_pauses) {
             let labels = [("worker", worker), ("reason", reason.label())];
             family.add(&labels, pauses.get() as f64);
+        }
+    }
+}
+
+fn retries(families: &mut Families, workers: &[(&str, &WorkerStats)]) {
+    let family = families.family(
+        "ringside_kernel_retries_total",
+        "Operations that the kernel ended or refused for a reason that passes, and that were started again, by reason.",
+        Kind::Counter,
+    );
+    for &(worker, stats) in workers {
+        for (reason, retries) in Retry::ALL.iter().zip(&stats.retries) {
+            let labels = [("worker", worker), ("reason", reason.label())];
+            family.add(&labels, retries.get() as f64);
         }
     }
 }

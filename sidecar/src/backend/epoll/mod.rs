@@ -304,6 +304,7 @@ impl Backend for Epoll {
             taken: 0,
             outcome,
             errno: came.err(),
+            overflowed: false,
         }
     }
 

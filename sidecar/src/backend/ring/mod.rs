@@ -269,11 +269,14 @@ impl Backend for Ring {
         };
         let errno = entered.err().map(|error| Errno::of(&error));
         let taken = queued - self.queue_length();
+        // Every call runs what the kernel holds back; this one left some for the next.
+        let overflowed = self.ring.submission().cq_overflow();
         Entered {
             offered,
             taken,
             outcome: outcome::classify(offered, taken, errno),
             errno,
+            overflowed,
         }
     }
 
