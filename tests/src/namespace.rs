@@ -101,6 +101,13 @@ fn enter() -> io::Result<()> {
     fs::write("/proc/sys/net/ipv4/tcp_congestion_control", "reno")
 }
 
+/// Bounds what the kernel buffers of one stream for its sender, in this test's namespace, so that a stalled stream
+/// comes to a standstill soon.
+pub fn set_send_buffers(most_bytes: usize) -> io::Result<()> {
+    let sizes = format!("4096 16384 {most_bytes}");
+    fs::write("/proc/sys/net/ipv4/tcp_wmem", sizes)
+}
+
 fn bring_up_loopback() -> io::Result<()> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     // SAFETY: all zeroes is a valid ifreq.

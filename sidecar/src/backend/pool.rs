@@ -79,15 +79,10 @@ pub struct PoolUse {
     pub limit_bytes: usize,
     /// What it has taken so far.
     pub allocated_bytes: usize,
-    /// Entries that cannot be filled before some chunk of theirs is released, and private memory.
+    /// What cannot be filled before a chunk of the same entry is released, and private memory.
     pub pinned_bytes: usize,
-}
-
-impl PoolUse {
     /// What can still be filled before the pool has to refuse, growth included.
-    pub fn free_bytes(&self) -> usize {
-        self.limit_bytes.saturating_sub(self.pinned_bytes)
-    }
+    pub free_bytes: usize,
 }
 
 /// Entries, chunks and who uses them.
@@ -101,6 +96,8 @@ pub(crate) struct Pool {
     private_free: Vec<u32>,
     private_bytes: usize,
     pinned_entries: usize,
+    /// What is filled of the entries being filled.
+    filled_bytes: usize,
     limit_bytes: usize,
     /// The system had no memory for another region.
     cannot_grow: bool,
@@ -124,6 +121,7 @@ impl Pool {
             private_free: Vec::new(),
             private_bytes: 0,
             pinned_entries: 0,
+            filled_bytes: 0,
             limit_bytes,
             cannot_grow: false,
         }
@@ -135,10 +133,17 @@ impl Pool {
     }
 
     pub(crate) fn usage(&self) -> PoolUse {
+        let entry = ENTRY_BYTES as usize;
+        let limit_bytes = self.limit();
+        let used_bytes = self.pinned_entries * entry + self.filled_bytes;
+        let pinned_bytes = used_bytes + self.private_bytes;
+        // The least number of entries stays, whatever lies in private memory.
+        let least_free = (ENTRIES_LEAST * entry).saturating_sub(used_bytes);
         PoolUse {
-            limit_bytes: self.limit(),
-            allocated_bytes: self.entries.len() * ENTRY_BYTES as usize + self.private_bytes,
-            pinned_bytes: self.pinned_entries * ENTRY_BYTES as usize + self.private_bytes,
+            limit_bytes,
+            allocated_bytes: self.entries.len() * entry + self.private_bytes,
+            pinned_bytes,
+            free_bytes: limit_bytes.saturating_sub(pinned_bytes).max(least_free),
         }
     }
 
@@ -184,6 +189,7 @@ impl Pool {
         );
         entry.filled += len;
         entry.chunks += 1;
+        self.filled_bytes += len as usize;
         Chunk {
             place: id,
             offset,
@@ -201,6 +207,7 @@ impl Pool {
         let entry = &mut self.entries[id as usize];
         debug_assert!(entry.filling, "filling ended twice");
         entry.filling = false;
+        self.filled_bytes -= entry.filled as usize;
         if entry.chunks == 0 {
             self.free.push(id);
         } else {

@@ -111,7 +111,7 @@ impl Default for Direction {
 }
 
 /// What a direction may receive before anything is known of how fast it is taken.
-const FIRST_CREDIT_BYTES: u32 = 16 * 1024;
+pub const FIRST_CREDIT_BYTES: u32 = 16 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {

@@ -52,17 +52,14 @@ impl Flow {
         })
     }
 
-    /// Whether it waits for buffers, or for its worker to allow receives again.
-    pub fn is_starved(&self, view: &View) -> bool {
+    /// Whether it wants to receive, from one side at least, and does not.
+    pub fn lacks_receive(&self, share_bytes: u32) -> bool {
         let lacks = |side: Side| {
             let end = &self.ends[side as usize];
             let queued = self.directions[side as usize].queue.bytes();
-            end.receive == Operation::Idle && !end.ended && queued <= view.share_bytes / 2
+            end.receive == Operation::Idle && !end.ended && queued <= share_bytes / 2
         };
-        !view.may_receive
-            && self.phase == Phase::Relaying
-            && self.closing.is_none()
-            && Side::BOTH.into_iter().any(lacks)
+        self.phase == Phase::Relaying && self.closing.is_none() && Side::BOTH.into_iter().any(lacks)
     }
 
     /// Watches a side that nothing is received from: a reset of it would show nowhere else.

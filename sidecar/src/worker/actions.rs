@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::access_log::Line;
-use super::{Worker, mark_dirty};
+use super::{Waiting, Worker};
 use crate::backend::{Backend, Chunk, GATHER_MOST, Operation, OperationKind, SocketId, Token};
 use crate::flow::{Action, CloseReason, Ending, FlowId, Side, View};
 use crate::time::Time;
@@ -23,6 +23,7 @@ impl<B: Backend> Worker<B> {
 
     /// Carries out all that a connection wants now; false if the queue is full before that.
     fn act(&mut self, id: FlowId, view: &mut View) -> bool {
+        let mut may_receive;
         // A flow's wish may make another one at once, such as a connect that fails in the call.
         loop {
             let Some(connection) = self.connections.get_mut(id) else {
@@ -32,7 +33,14 @@ impl<B: Backend> Worker<B> {
             if self.backend.room() == 0 && connection.flow.closing().is_none() {
                 return false;
             }
-            let Some(action) = connection.flow.next_action(view) else {
+            // Who waits for buffers comes first.
+            let is_next = self.starved.is_empty() || connection.waiting == Waiting::Woken;
+            may_receive = view.may_receive && is_next;
+            let own_view = View {
+                may_receive,
+                ..*view
+            };
+            let Some(action) = connection.flow.next_action(&own_view) else {
                 break;
             };
             if let Action::Close { reset } = action {
@@ -49,9 +57,13 @@ impl<B: Backend> Worker<B> {
             return true;
         };
         connection.is_dirty = false;
-        if connection.flow.is_starved(view) && !connection.is_starved {
-            connection.is_starved = true;
-            self.starved.push(id);
+        if connection.waiting == Waiting::Woken {
+            connection.waiting = Waiting::No;
+        }
+        let lacks = connection.flow.lacks_receive(view.share_bytes);
+        if lacks && !may_receive && connection.waiting == Waiting::No {
+            connection.waiting = Waiting::Starved;
+            self.starved.push_back(id);
         }
         let share_bytes = self.limits.per_direction_bytes;
         if !connection.is_streaming && connection.flow.has_splice_work(share_bytes, self.now) {
@@ -209,15 +221,5 @@ impl<B: Backend> Worker<B> {
             .connections_open
             .fetch_sub(1, Ordering::Relaxed);
         connection.relay.stats[self.surroundings.index].closed[reason.index()].add(1);
-    }
-
-    /// Asks every connection that waited to receive again, once they may.
-    pub(super) fn wake_starved(&mut self) {
-        for id in std::mem::take(&mut self.starved) {
-            if let Some(connection) = self.connections.get_mut(id) {
-                connection.is_starved = false;
-                mark_dirty(&mut self.dirty, id, connection);
-            }
-        }
     }
 }

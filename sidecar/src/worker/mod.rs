@@ -19,6 +19,7 @@ pub mod team;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,8 +98,8 @@ pub struct Worker<B: Backend> {
     dirty: Vec<FlowId>,
     /// Streams that may have bytes to splice.
     streams: Vec<FlowId>,
-    /// Connections that wait to receive, for want of buffers or under pressure.
-    starved: Vec<FlowId>,
+    /// Connections that wait to receive, for want of buffers or under pressure: the longest waiting first.
+    starved: VecDeque<FlowId>,
     shortage: Option<relief::Shortage>,
     relieved: relief::Relieved,
     pipes: Pipes,
@@ -136,10 +137,20 @@ struct Connection {
     timer_at: Time,
     is_dirty: bool,
     is_streaming: bool,
-    is_starved: bool,
+    waiting: Waiting,
     /// Its queued bytes, by the side that they come from, are to move out of the pool once the send that was
     /// cancelled for it is over.
     moves_out: [bool; 2],
+}
+
+/// Whether a connection waits to receive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    No,
+    /// It stands in the queue of those that do.
+    Starved,
+    /// It has left that queue: its turn has come.
+    Woken,
 }
 
 /// Pipes for splicing: as many as streams hold places for, lent for as long as they hold bytes.
@@ -170,7 +181,7 @@ impl<B: Backend> Worker<B> {
             completions: Vec::with_capacity(COMPLETIONS_PER_TURN),
             dirty: Vec::new(),
             streams: Vec::new(),
-            starved: Vec::new(),
+            starved: VecDeque::new(),
             shortage: None,
             relieved: relief::Relieved::default(),
             pipes: Pipes::default(),
@@ -258,15 +269,18 @@ impl<B: Backend> Worker<B> {
         }
     }
 
+    /// A direction may hold a fixed part of what is free, so that many stalled takers together leave room: the
+    /// dynamic threshold of Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet
+    /// switches" (1998).
+    fn share_bytes(&self) -> u32 {
+        let share = (self.backend.pool().free_bytes / limits::POOL_SHARES) as u32;
+        share.clamp(limits::SHARE_LEAST_BYTES, self.limits.per_direction_bytes)
+    }
+
     fn view(&self) -> View {
-        let usage = self.backend.pool();
-        // A direction may hold a fixed part of what is free, so that many stalled takers together leave room:
-        // the dynamic threshold of Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory
-        // packet switches" (1998).
-        let share = (usage.free_bytes() / limits::POOL_SHARES) as u32;
         View {
             now: self.now,
-            share_bytes: share.clamp(limits::SHARE_LEAST_BYTES, self.limits.per_direction_bytes),
+            share_bytes: self.share_bytes(),
             may_receive: self.shortage.is_none() && self.ladder.rung() < Rung::PauseReceiving,
             exact_receive_limit: self.features.exact_receive_limit,
             may_splice: self.may_splice(),
@@ -399,7 +413,7 @@ impl Connection {
             timer_at: Time::MAX,
             is_dirty: false,
             is_streaming: false,
-            is_starved: false,
+            waiting: Waiting::No,
             moves_out: [false; 2],
         }
     }

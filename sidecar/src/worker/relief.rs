@@ -5,10 +5,9 @@
 
 use std::time::Duration;
 
-use super::Worker;
-use crate::backend::pool::ENTRY_BYTES;
+use super::{Waiting, Worker, mark_dirty};
 use crate::backend::{Backend, OperationKind, Token};
-use crate::flow::{CloseReason, FlowId, Side};
+use crate::flow::{CloseReason, FIRST_CREDIT_BYTES, FlowId, Side};
 use crate::pressure::shed::Rung;
 use crate::time::Time;
 
@@ -62,59 +61,92 @@ impl Shortage {
 
 impl<B: Backend> Worker<B> {
     pub(super) fn relieve(&mut self) {
+        let usage = self.backend.pool();
+        if self.shortage.is_none() && usage.pinned_bytes > usage.limit_bytes {
+            // What has moved out counts: it may not take more than the pool for long.
+            self.shortage = Some(Shortage::since(self.now, &self.relieved));
+        }
         self.relieve_shortage();
         if self.ladder.rung() == Rung::CancelIdle {
             self.shed_idle();
         }
-        if !self.starved.is_empty()
-            && self.shortage.is_none()
-            && self.ladder.rung() < Rung::PauseReceiving
-        {
+        // What receives that wait in the queue will take is not known yet.
+        if self.may_wake() && self.backend.queued() == 0 {
             self.wake_starved();
         }
     }
 
+    /// Whether connections wait to receive which now may, as far as there is room.
+    pub(super) fn may_wake(&self) -> bool {
+        !self.starved.is_empty()
+            && self.shortage.is_none()
+            && self.ladder.rung() < Rung::PauseReceiving
+    }
+
+    /// Lets as many connections receive again as there is room for, first come first served. If there is room
+    /// for none, the wait is a shortage like one that a receive met.
+    fn wake_starved(&mut self) {
+        let room = self.room_for_receives();
+        if room == 0 {
+            self.shortage = Some(Shortage::since(self.now, &self.relieved));
+            self.surroundings.stats.buffer_shortages.add(1);
+            return;
+        }
+        let woken = room.min(self.starved.len());
+        for id in self.starved.drain(..woken) {
+            if let Some(connection) = self.connections.get_mut(id) {
+                connection.waiting = Waiting::Woken;
+                mark_dirty(&mut self.dirty, id, connection);
+            }
+        }
+    }
+
+    /// How many receives there are buffers for.
+    fn room_for_receives(&self) -> usize {
+        let each_bytes = self.share_bytes().min(FIRST_CREDIT_BYTES);
+        self.backend.pool().free_bytes / each_bytes as usize
+    }
+
     fn relieve_shortage(&mut self) {
-        let Some(mut shortage) = self
-            .shortage
-            .filter(|shortage| self.now >= shortage.look_at)
-        else {
+        let Some(mut shortage) = self.shortage else {
             return;
         };
         let usage = self.backend.pool();
-        // Woken with little to give, all who wait would only run out again.
-        if usage.free_bytes() >= usage.limit_bytes / 2 {
-            self.relieved = Relieved::default();
+        let is_over = usage.pinned_bytes > usage.limit_bytes;
+        let is_roomy = usage.free_bytes >= usage.limit_bytes / 2;
+        if is_roomy && !(is_over && self.now >= shortage.shed_at) {
+            self.relieved = Relieved {
+                shed_at: is_over.then_some(shortage.shed_at),
+                ..Relieved::default()
+            };
             self.shortage = None;
             return;
         }
+        if self.now < shortage.look_at {
+            return;
+        }
         self.withdraw_credits();
-        // Moving out frees entries of which little is in use; where all of it is, there is nothing to gain.
-        if self.chunks.queued_bytes() < usage.pinned_bytes as u64 / 4 * 3 {
+        // Moving out frees entries of which little is in use. Where all of it is, the same memory would only
+        // lie elsewhere; but before nobody could receive any more it may lie there, until enough is shed.
+        let is_sparse = self.chunks.queued_bytes() < usage.pinned_bytes as u64 / 4 * 3;
+        if is_sparse || self.room_for_receives() == 0 {
             self.move_out_held_up();
         }
-        if usage.free_bytes() >= ENTRY_BYTES as usize {
+        if self.now >= shortage.shed_at {
+            shortage.shed_at = self.now.saturating_add(SHED_AFTER);
+            self.shed_largest_holder();
+        }
+        if self.room_for_receives() > 0 {
             // Some can go on; if that is not enough the next receive says so.
-            self.wake_starved();
             self.relieved = Relieved {
                 at: self.now,
                 pause: (self.relieved.pause * 2).clamp(LOOK_EVERY, LOOK_PAUSE_MOST),
                 shed_at: Some(shortage.shed_at),
             };
             self.shortage = None;
-            if self.now < shortage.shed_at {
-                return;
-            }
-        }
-        if self.now >= shortage.shed_at {
-            shortage.shed_at = self.now.saturating_add(SHED_AFTER);
-            self.shed_largest_holder();
-        }
-        if self.shortage.is_some() {
+        } else {
             shortage.look_at = self.now.saturating_add(LOOK_EVERY);
             self.shortage = Some(shortage);
-        } else {
-            self.relieved.shed_at = Some(shortage.shed_at);
         }
     }
 
@@ -188,21 +220,23 @@ impl<B: Backend> Worker<B> {
         self.give_back_chunks();
     }
 
+    /// Sheds who holds most of those that have moved nothing for long, else of those that are held up.
     fn shed_largest_holder(&mut self) {
-        let mut largest: Option<(u32, FlowId)> = None;
+        let mut largest: Option<((bool, u32), FlowId)> = None;
         for id in self.connections.ids() {
             let Some(connection) = self.connections.get_mut(id) else {
                 continue;
             };
             let flow = &connection.flow;
-            let stalled = self.now.saturating_since(flow.last_activity()) >= HELD_UP;
-            let held = Side::BOTH.map(|from| flow.queue(from).bytes()).iter().sum();
-            let may_go = stalled && held > 0 && flow.closing().is_none();
-            if may_go && largest.is_none_or(|(most, _)| held > most) {
-                largest = Some((held, id));
+            let idle = self.now.saturating_since(flow.last_activity());
+            let held: u32 = Side::BOTH.map(|from| flow.queue(from).bytes()).iter().sum();
+            let rank = (idle >= SHED_AFTER, held);
+            let may_go = idle >= HELD_UP && held > 0 && flow.closing().is_none();
+            if may_go && largest.is_none_or(|(most, _)| rank > most) {
+                largest = Some((rank, id));
             }
         }
-        if let Some((held_bytes, id)) = largest {
+        if let Some(((_, held_bytes), id)) = largest {
             let worker = self.surroundings.index;
             tracing::warn!(
                 worker,

@@ -83,7 +83,8 @@ impl<B: Backend> Worker<B> {
         let busy = more
             || self.backend.queued() > most
             || !self.dirty.is_empty()
-            || !self.streams.is_empty();
+            || !self.streams.is_empty()
+            || self.may_wake();
         let wait = if busy {
             None
         } else {

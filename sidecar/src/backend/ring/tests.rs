@@ -5,6 +5,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use super::super::pool::ENTRY_BYTES;
 use super::{Backend, Event, Operation, OperationKind, Ring, SocketId, Token};
 
 const POOL_BYTES: usize = 4 << 20;
@@ -104,7 +105,15 @@ fn every_byte_comes_once_and_in_order(mut ring: Ring) {
     writers
         .into_iter()
         .for_each(|writer| writer.join().unwrap());
-    assert!(ring.pool().pinned_bytes == 0, "an entry is still pinned");
+    let filled = if ring.buffers.is_incremental() {
+        ENTRY_BYTES as usize
+    } else {
+        1
+    };
+    assert!(
+        ring.pool().pinned_bytes < filled,
+        "more is pinned than the entry being filled"
+    );
 }
 
 #[test]

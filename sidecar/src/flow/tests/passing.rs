@@ -68,7 +68,7 @@ impl World {
                 .pipe(side)
                 .map_or(0, |pipe| self.pipes[pipe.read as usize / 2].bytes);
             let retries = self.flow.ends.iter().any(|end| end.retry_at > self.now);
-            if retries || self.flow.is_starved(&self.view()) {
+            if retries || self.is_short_of_buffers() {
                 continue;
             }
             let (flow, splices) = (&self.flow, self.flow.is_splicing());

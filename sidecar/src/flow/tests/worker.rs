@@ -23,7 +23,7 @@ impl World {
                 return;
             }
         }
-        self.is_starved |= self.flow.is_starved(&view);
+        self.is_starved |= self.is_short_of_buffers();
         self.is_streaming |= self.flow.has_splice_work(self.plan.share_bytes, self.now);
         assert_eq!(
             self.flow.holds_pipes(),

@@ -183,6 +183,11 @@ impl World {
         }
     }
 
+    pub(super) fn is_short_of_buffers(&self) -> bool {
+        let view = self.view();
+        !view.may_receive && self.flow.lacks_receive(view.share_bytes)
+    }
+
     pub(super) fn view(&self) -> View {
         View {
             now: self.now,
