@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod backend;
+pub mod bug;
 pub mod check;
 pub mod demo;
 pub mod flow;
@@ -13,6 +14,8 @@ pub mod pressure;
 pub mod process;
 pub mod resolver;
 pub mod settings;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulation;
 pub mod time;
 pub mod worker;
 

@@ -14,6 +14,8 @@ pub mod inject;
 pub mod listen;
 pub mod pool;
 pub mod ring;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulated;
 pub mod sockets;
 pub mod splice;
 pub mod token;

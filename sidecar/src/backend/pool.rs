@@ -310,6 +310,25 @@ impl Pool {
         self.regions.push(region);
     }
 
+    /// Copies bytes into an entry that is being filled.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(crate) fn fill(&mut self, id: u32, bytes: &[u8]) -> Chunk {
+        assert!(
+            bytes.len() <= self.room(id) as usize,
+            "more than there is room for"
+        );
+        // SAFETY: the entry has room for the bytes behind what is filled, and nobody else writes there.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.tail(id), bytes.len()) };
+        self.filled(id, bytes.len() as u32)
+    }
+
+    /// Chunks that nobody has given back.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(crate) fn chunks_in_use(&self) -> usize {
+        let entries: u32 = self.entries.iter().map(|entry| entry.chunks).sum();
+        entries as usize + self.private.iter().flatten().count()
+    }
+
     /// Leaves all memory mapped for good. For a backend that broke while the kernel may still use it.
     pub(crate) fn leak(&mut self) {
         self.regions.drain(..).for_each(std::mem::forget);

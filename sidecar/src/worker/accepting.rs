@@ -17,6 +17,7 @@ use crate::backend::listen::ListenSocket;
 use crate::backend::{
     Backend, Completion, Errno, Event, Operation, OperationKind, SocketId, Token,
 };
+use crate::bug::{self, Bug};
 use crate::flow::{CloseReason, FlowId};
 use crate::pressure::gate::{GateState, Load, PauseReason};
 use crate::pressure::shed::Rung;
@@ -110,6 +111,9 @@ impl<B: Backend> Worker<B> {
         let load = self.load();
         self.gate
             .set_paid_until(self.surroundings.shared.paid_until());
+        if bug::is(Bug::NeverResumeTheGate) && before != GateState::Open {
+            return;
+        }
         let after = self.gate.decide(&load, self.now);
         let reason = |state| match state {
             GateState::Open => None,

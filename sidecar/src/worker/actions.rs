@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use super::access_log::Line;
 use super::{Waiting, Worker};
 use crate::backend::{Backend, Chunk, GATHER_MOST, Operation, OperationKind, SocketId, Token};
+use crate::bug::{self, Bug};
 use crate::flow::{Action, CloseReason, Ending, FlowId, Side, View};
 use crate::time::Time;
 
@@ -63,7 +64,9 @@ impl<B: Backend> Worker<B> {
         let lacks = connection.flow.lacks_receive(view.share_bytes);
         if lacks && !may_receive && connection.waiting == Waiting::No {
             connection.waiting = Waiting::Starved;
-            self.starved.push_back(id);
+            if !bug::is(Bug::ForgetWhoFoundNoBuffer) {
+                self.starved.push_back(id);
+            }
         }
         let share_bytes = self.limits.per_direction_bytes;
         if !connection.is_streaming && connection.flow.has_splice_work(share_bytes, self.now) {
@@ -107,6 +110,9 @@ impl<B: Backend> Worker<B> {
                 };
                 self.backend
                     .start(token(OperationKind::Send, sink), operation);
+                if bug::is(Bug::FreeABufferBeforeItsSendCompletes) {
+                    self.backend.release(chunks[0]);
+                }
             }
             Action::Poll { side } => {
                 self.backend.start(
@@ -134,6 +140,7 @@ impl<B: Backend> Worker<B> {
                 let (target, socket) = (token(kind, side), socket(side));
                 self.end_early(target, socket);
             }
+            Action::ShutdownWrite { .. } if bug::is(Bug::LoseAHalfClose) => {}
             Action::ShutdownWrite { side } => self.backend.shutdown_write(socket(side)),
             Action::BeginSplicing => self.begin_splicing(id),
             Action::EndSplicing => self.end_splicing(id),

@@ -65,7 +65,7 @@ impl Mailbox {
 
     /// Puts commands before all that wait, in their order: what a worker knew already is older than what it was
     /// told since. For the worker's own thread, which looks for commands next; nobody is woken.
-    pub(super) fn put_back(&self, commands: Vec<Command>) {
+    pub(crate) fn put_back(&self, commands: Vec<Command>) {
         let mut waiting = lock(&self.commands);
         for command in commands.into_iter().rev() {
             waiting.push_front(command);
@@ -73,7 +73,7 @@ impl Mailbox {
     }
 
     /// Whether the worker is to leave its loop.
-    pub(super) fn is_to_finish(&self) -> bool {
+    pub(crate) fn is_to_finish(&self) -> bool {
         lock(&self.commands)
             .iter()
             .any(|command| matches!(command, Command::Finish(_)))

@@ -9,6 +9,8 @@ pub mod access_log;
 mod actions;
 pub mod command;
 mod completions;
+#[cfg(any(test, feature = "simulation"))]
+pub mod inspection;
 pub mod limits;
 mod relief;
 pub mod shared;

@@ -14,7 +14,7 @@ use crate::time::Time;
 /// How long bytes have waited before they count as held by a stalled taker.
 const HELD_UP: Duration = Duration::from_millis(10);
 
-/// How often a shortage is looked at.
+/// How soon a shortage is looked at again, at first.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// A shortage that comes back again and again is left alone for up to so long.
@@ -43,6 +43,8 @@ pub(super) struct Relieved {
 pub(super) struct Shortage {
     shed_at: Time,
     look_at: Time,
+    /// Between looks that change nothing.
+    look_pause: Duration,
 }
 
 impl Shortage {
@@ -51,6 +53,7 @@ impl Shortage {
         Shortage {
             shed_at: before.shed_at.unwrap_or(now.saturating_add(SHED_AFTER)),
             look_at: now.max(before.at.saturating_add(before.pause)),
+            look_pause: LOOK_EVERY,
         }
     }
 
@@ -145,7 +148,8 @@ impl<B: Backend> Worker<B> {
             };
             self.shortage = None;
         } else {
-            shortage.look_at = self.now.saturating_add(LOOK_EVERY);
+            shortage.look_at = self.now.saturating_add(shortage.look_pause);
+            shortage.look_pause = (shortage.look_pause * 2).min(LOOK_PAUSE_MOST);
             self.shortage = Some(shortage);
         }
     }

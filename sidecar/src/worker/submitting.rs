@@ -36,7 +36,9 @@ impl<B: Backend> Worker<B> {
     /// Decides about load, by the time and by what the last turns met.
     pub(super) fn decide(&mut self) {
         let calm = self.backoff.attempt() == 0 && self.ladder.rung() == Rung::Calm;
-        let is_due = !calm || self.now >= self.pressed.judge_at;
+        let changes = self.readiness_changes_at();
+        let is_due =
+            !calm || self.now >= self.pressed.judge_at || changes.is_some_and(|at| self.now >= at);
         if is_due {
             self.pressed.judge_at = self.now.saturating_add(JUDGE_EVERY);
             self.judge();
@@ -196,17 +198,24 @@ impl<B: Backend> Worker<B> {
         entered.outcome.is_fatal().then(|| broken(entered))
     }
 
+    /// When readiness is to be judged again though nothing happens.
+    fn readiness_changes_at(&self) -> Option<Time> {
+        let verdict = &self.pressed.verdict;
+        let is_judging = verdict.share_percent > 0 || verdict.sustained_since.is_some();
+        is_judging
+            .then(|| self.readiness.next_change(self.now))
+            .flatten()
+    }
+
     /// How long the worker may sleep: until the first moment at which something is due.
     fn until_deadline(&self) -> Duration {
         let heartbeat = Some(self.now.saturating_add(HEARTBEAT));
-        let verdict = &self.pressed.verdict;
-        let judging = verdict.share_percent > 0 || verdict.sustained_since.is_some();
         let due = [
             heartbeat,
             self.timers.next_deadline(),
             self.gate.next_change(self.now),
             self.ladder.next_change(self.now),
-            self.readiness.next_change(self.now).filter(|_| judging),
+            self.readiness_changes_at(),
             self.shortage.map(|shortage| shortage.next_look()),
             self.finish_by.map(|by| {
                 if self.now < by {
