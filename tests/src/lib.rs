@@ -9,6 +9,7 @@ pub mod namespace;
 pub mod processes;
 pub mod reference;
 pub mod relay;
+pub mod seccomp;
 pub mod setup;
 pub mod skip;
 pub mod traffic;

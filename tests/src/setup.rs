@@ -10,6 +10,7 @@ use std::process::Command;
 use ringside::backend::inject::{self, Denial, Syscalls};
 use serde_json::{Value, json};
 
+use crate::seccomp::Filter;
 use crate::skip::build_folder;
 use crate::traffic::Server;
 use crate::{configuration, reference};
@@ -98,6 +99,7 @@ pub struct Setup {
     descriptors: Option<u32>,
     pub(crate) watched: Option<Syscalls>,
     denial: Option<Denial>,
+    filter: Option<Filter>,
     under: Vec<OsString>,
     pub(crate) mounted: bool,
 }
@@ -113,6 +115,7 @@ impl Setup {
             descriptors: None,
             watched: None,
             denial: None,
+            filter: None,
             under: Vec::new(),
             mounted: false,
         }
@@ -163,6 +166,13 @@ impl Setup {
     #[must_use]
     pub fn denied(mut self, denial: Denial) -> Self {
         self.denial = Some(denial);
+        self
+    }
+
+    /// Held to a seccomp profile.
+    #[must_use]
+    pub fn held_to(mut self, filter: &Filter) -> Self {
+        self.filter = Some(filter.clone());
         self
     }
 
@@ -217,6 +227,9 @@ impl Setup {
         command.args(&words[1..]);
         if let Some(denial) = self.denial {
             inject::deny(&mut command, denial).unwrap_or_else(|error| panic!("{error}"));
+        }
+        if let Some(filter) = &self.filter {
+            filter.hold(&mut command);
         }
         (command, addresses)
     }
