@@ -4,6 +4,7 @@
 
 mod configuration;
 pub mod http;
+pub mod memory_group;
 pub mod metrics;
 pub mod namespace;
 pub mod processes;

@@ -3,7 +3,9 @@
 //! It owns how that becomes a command line and a configuration document. It starts nothing.
 
 use std::ffi::OsString;
+use std::fs::{self, Permissions};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -100,6 +102,7 @@ pub struct Setup {
     pub(crate) watched: Option<Syscalls>,
     denial: Option<Denial>,
     filter: Option<Filter>,
+    for_anyone: bool,
     under: Vec<OsString>,
     pub(crate) mounted: bool,
 }
@@ -116,6 +119,7 @@ impl Setup {
             watched: None,
             denial: None,
             filter: None,
+            for_anyone: false,
             under: Vec::new(),
             mounted: false,
         }
@@ -176,6 +180,13 @@ impl Setup {
         self
     }
 
+    /// With a program and a folder that any user may use, whoever runs the tests.
+    #[must_use]
+    pub fn for_anyone(mut self) -> Self {
+        self.for_anyone = true;
+        self
+    }
+
     /// Started by this command line, which must replace itself by the relay or stay in its background.
     #[must_use]
     pub fn under<S: Into<OsString>>(mut self, command: impl IntoIterator<Item = S>) -> Self {
@@ -208,7 +219,12 @@ impl Setup {
             _ => {
                 let config = folder.join(configuration::FILE);
                 configuration::write(folder, self.mounted, &self.document().to_string());
-                let mut command = Command::new(program());
+                let program = if self.for_anyone {
+                    open_to_all(folder)
+                } else {
+                    program()
+                };
+                let mut command = Command::new(program);
                 command.arg("relay").arg("--config").arg(config);
                 command
                     .arg("--admin-port-file")
@@ -233,6 +249,16 @@ impl Setup {
         }
         (command, addresses)
     }
+}
+
+/// Lets everybody use `folder`, and puts the relay's program there: the build's own folder may be for one user only.
+fn open_to_all(folder: &Path) -> PathBuf {
+    let path = folder.join("ringside");
+    fs::hard_link(program(), &path)
+        .or_else(|_| fs::copy(program(), &path).map(drop))
+        .and_then(|()| fs::set_permissions(folder, Permissions::from_mode(0o777)))
+        .unwrap_or_else(|error| panic!("{} cannot be opened to all: {error}", folder.display()));
+    path
 }
 
 /// The relay's program, which cargo puts beside the tests' own.
