@@ -3,6 +3,7 @@
 //! Everything here waits for events with a bound, fails with a sentence, and leaves nothing behind.
 
 mod configuration;
+pub mod fuzz;
 pub mod http;
 pub mod memory_group;
 pub mod metrics;

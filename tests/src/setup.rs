@@ -2,6 +2,7 @@
 //!
 //! It owns how that becomes a command line and a configuration document. It starts nothing.
 
+use std::env;
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
 use std::net::SocketAddr;
@@ -261,8 +262,11 @@ fn open_to_all(folder: &Path) -> PathBuf {
     path
 }
 
-/// The relay's program, which cargo puts beside the tests' own.
+/// The relay's program, which cargo puts beside the tests' own; `RINGSIDE_PROGRAM` names another.
 pub fn program() -> PathBuf {
+    if let Some(path) = env::var_os("RINGSIDE_PROGRAM") {
+        return path.into();
+    }
     let path = build_folder().join("ringside");
     assert!(
         path.is_file(),
