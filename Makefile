@@ -1,6 +1,6 @@
 # What a user runs. `make demo` is the main job, `make test` the proof; both set up what they need.
 
-.PHONY: demo build test bench manifests fuzz
+.PHONY: demo build test bench manifests fuzz deny sbom miri threads
 
 # A relay, an application and load on this machine, with a kernel that pushes back half-way: about 30 s.
 demo: build
@@ -32,3 +32,19 @@ fuzz:
 		RUSTFLAGS="$(FUZZ_FLAGS)" CARGO_PROFILE_RELEASE_LTO=off cargo test --quiet --release \
 		--target "$$(rustc --print host-tuple)" --target-dir target/fuzz \
 		--package ringside-tests --test fuzz -- --test-threads=1 --skip length::
+
+# Licences, duplicate versions, sources; and known vulnerabilities, where their list can be had. Builds cargo-deny the
+# first time, which takes several minutes. The tests check the first three as well, by cargo alone.
+deny: target/tools/bin/cargo-deny
+	@$< --log-level warn check bans licenses sources
+	@$< --log-level error check advisories || echo "advisories: their list cannot be had here, or has an entry above"
+
+# What the program is built of, as CycloneDX, in target/ringside.cdx.json. Builds cargo-cyclonedx the first time.
+sbom: target/tools/bin/cargo-cyclonedx
+	@$< cyclonedx --quiet --format json --target "$$(rustc --print host-tuple)" --no-build-deps \
+		--manifest-path sidecar/Cargo.toml --override-filename ringside.cdx
+	@mv sidecar/ringside.cdx.json target/ringside.cdx.json && rm -f */ringside.cdx.json
+	@echo "target/ringside.cdx.json"
+
+target/tools/bin/cargo-%:
+	@cargo install --quiet --locked --root target/tools cargo-$*

@@ -1,4 +1,5 @@
 //! The filter, asked by real calls of a real child.
+#![allow(unsafe_code)]
 
 use serde_json::json;
 
