@@ -48,3 +48,17 @@ sbom: target/tools/bin/cargo-cyclonedx
 
 target/tools/bin/cargo-%:
 	@cargo install --quiet --locked --root target/tools cargo-$*
+
+# Undefined behaviour, looked for by Miri (nightly toolchain) in what makes no system calls: about ten minutes.
+miri:
+	@MIRIFLAGS=-Zmiri-disable-isolation PROPTEST_CASES=4 \
+		cargo +nightly miri test --quiet --target-dir target/miri --package ringside-api --lib
+	@MIRIFLAGS=-Zmiri-disable-isolation PROPTEST_CASES=4 \
+		cargo +nightly miri test --quiet --target-dir target/miri --package ringside --lib -- \
+		pressure:: flow:: backend::pool backend::token time::
+
+# What threads share: every order of it, by loom; then data races in the real thing, by ThreadSanitizer (nightly toolchain).
+threads:
+	@RUSTFLAGS="--cfg ringside_loom" cargo test --quiet --target-dir target/loom --package ringside --lib worker::sync
+	@RUSTFLAGS=-Zsanitizer=thread cargo +nightly test --quiet -Zbuild-std --target "$$(rustc --print host-tuple)" \
+		--target-dir target/sanitizer --package ringside --lib -- worker:: settings:: resolver:: process:: admin::

@@ -15,6 +15,7 @@ pub mod shared;
 mod splicing;
 pub mod stats;
 mod submitting;
+mod sync;
 pub mod team;
 #[cfg(test)]
 mod tests;
