@@ -78,15 +78,13 @@ fn unsafe_code_is_only_where_it_may_be_and_says_why() {
                 continue;
             }
             blocks += 1;
-            if !allowed && !(may_lift && text.contains("#![allow(unsafe_code)]")) {
+            let lifted = may_lift && text.contains("#![allow(unsafe_code)]");
+            if !allowed && !lifted {
                 wrong.push(format!("{}:{}: unsafe code", name.display(), number + 1));
             }
             // Just above, or above the statement that it is a part of.
-            let above = lines[number.saturating_sub(8)..=number].iter();
-            if !above
-                .clone()
-                .any(|line| line.contains("SAFETY:") || line.contains("# Safety"))
-            {
+            let mut above = lines[number.saturating_sub(8)..=number].iter();
+            if !above.any(|line| line.contains("SAFETY:") || line.contains("# Safety")) {
                 wrong.push(format!("{}:{}: no reason", name.display(), number + 1));
             }
         }
