@@ -55,10 +55,12 @@ miri:
 		cargo +nightly miri test --quiet --target-dir target/miri --package ringside-api --lib
 	@MIRIFLAGS=-Zmiri-disable-isolation PROPTEST_CASES=4 \
 		cargo +nightly miri test --quiet --target-dir target/miri --package ringside --lib -- \
-		pressure:: flow:: backend::pool backend::token time::
+		pressure:: flow:: backend::pool backend::token time:: --skip flow::tests
 
-# What threads share: every order of it, by loom; then data races in the real thing, by ThreadSanitizer (nightly toolchain).
+# What threads share: every order of it, by loom; then data races in the real thing, by ThreadSanitizer (nightly toolchain),
+# without two tests of one thread that are too slow under it.
 threads:
 	@RUSTFLAGS="--cfg ringside_loom" cargo test --quiet --target-dir target/loom --package ringside --lib worker::sync
 	@RUSTFLAGS=-Zsanitizer=thread cargo +nightly test --quiet -Zbuild-std --target "$$(rustc --print host-tuple)" \
-		--target-dir target/sanitizer --package ringside --lib -- worker:: settings:: resolver:: process:: admin::
+		--target-dir target/sanitizer --package ringside --lib -- worker:: settings:: resolver:: process:: admin:: \
+		--skip a_stream_ended_with_bytes --skip a_taker_that_stalls_again
