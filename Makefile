@@ -37,7 +37,7 @@ fuzz:
 # first time, which takes several minutes. The tests check the first three as well, by cargo alone.
 deny: target/tools/bin/cargo-deny
 	@$< --log-level warn check bans licenses sources
-	@$< --log-level error check advisories || echo "advisories: their list cannot be had here, or has an entry above"
+	@if $< --log-level off fetch db; then $< check advisories; else echo "advisories not checked: their list cannot be had"; fi
 
 # What the program is built of, as CycloneDX, in target/ringside.cdx.json. Builds cargo-cyclonedx the first time.
 sbom: target/tools/bin/cargo-cyclonedx
@@ -49,13 +49,13 @@ sbom: target/tools/bin/cargo-cyclonedx
 target/tools/bin/cargo-%:
 	@cargo install --quiet --locked --root target/tools cargo-$*
 
-# Undefined behaviour, looked for by Miri (nightly toolchain) in what makes no system calls: about ten minutes.
+# Undefined behaviour, looked for by Miri (nightly toolchain) in what makes no system calls; some minutes.
 miri:
 	@MIRIFLAGS=-Zmiri-disable-isolation PROPTEST_CASES=4 \
 		cargo +nightly miri test --quiet --target-dir target/miri --package ringside-api --lib
 	@MIRIFLAGS=-Zmiri-disable-isolation PROPTEST_CASES=4 \
 		cargo +nightly miri test --quiet --target-dir target/miri --package ringside --lib -- \
-		pressure:: flow:: backend::pool backend::token time:: --skip flow::tests
+		pressure:: flow:: backend::pool backend::token time:: --skip flow::tests --skip agrees_with_a_sorted_map
 
 # What threads share: every order of it, by loom; then data races in the real thing, by ThreadSanitizer (nightly toolchain),
 # without two tests of one thread that are too slow under it.
