@@ -110,8 +110,8 @@ fn class_of(count: u8) -> u8 {
     }
 }
 
-/// The CPU time of this thread.
-pub(super) fn cpu_time() -> Duration {
+/// The CPU time that this thread has used: what else the machine does is no part of it.
+pub fn cpu_time() -> Duration {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,

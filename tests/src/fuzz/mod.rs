@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use corpus::Corpus;
 use coverage::Coverage;
+pub use coverage::cpu_time;
 use mutation::Mutator;
 
 /// How long a target is fuzzed where nobody says: `RINGSIDE_FUZZ_SECONDS` does.
@@ -111,13 +112,13 @@ fn number(variable: &str) -> Option<u64> {
 
 /// Why an input fails, if it does.
 fn fails(input: &[u8], check: &mut impl FnMut(&[u8])) -> Result<(), String> {
-    let before = coverage::cpu_time();
+    let before = cpu_time();
     panic::catch_unwind(AssertUnwindSafe(|| check(input))).map_err(|panicked| {
         let text = panicked.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panicked.downcast_ref::<&str>().map(|&text| text.to_owned()));
         text.unwrap_or_else(|| "it panicked".to_owned())
     })?;
-    let took = coverage::cpu_time().saturating_sub(before);
+    let took = cpu_time().saturating_sub(before);
     if took > INPUT_LIMIT {
         return Err(format!("it took {took:?} of CPU time"));
     }

@@ -1,9 +1,10 @@
 //! Long inputs: eight times the length may take about eight times the time, and not sixty-four.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ringside::logging::LogLevel;
 use ringside_api::{Config, Relay};
+use ringside_tests::fuzz::cpu_time;
 
 /// A long input of about so many bytes.
 type Make = fn(usize) -> String;
@@ -83,12 +84,12 @@ const CONFIGURATIONS: [(&str, Make); 16] = [
     ("line breaks", |bytes| "\n".repeat(bytes)),
 ];
 
-/// The shortest of a few tries, so that what else the machine does is left out.
+/// The shortest of a few tries.
 fn time(mut work: impl FnMut()) -> Duration {
     let once = |_| {
-        let began = Instant::now();
+        let before = cpu_time();
         work();
-        began.elapsed()
+        cpu_time().saturating_sub(before)
     };
     (0..3).map(once).min().unwrap_or_default()
 }
