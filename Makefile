@@ -1,6 +1,6 @@
 # What a user runs. `make demo` is the main job, `make test` the proof; both set up what they need.
 
-.PHONY: demo build test bench
+.PHONY: demo build test bench manifests fuzz deny sbom miri threads
 
 # A relay, an application and load on this machine, with a kernel that pushes back half-way: about 30 s.
 demo: build
@@ -17,3 +17,50 @@ test:
 bench:
 	@cargo build --release --quiet --package ringside --package ringside-bench
 	@target/release/ringside-load compare
+
+# What is generated, and checked in: made again. The tests compare it.
+manifests:
+	@cargo run --quiet --package ringside-tests --bin seccomp-profile >manifests/seccomp/new && \
+		mv manifests/seccomp/new manifests/seccomp/ringside.json
+
+# Fuzzing with coverage, on the stable toolchain: a minute for each of four targets.
+FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=3 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cdebug-assertions=on -Coverflow-checks=on
+fuzz:
+	@cargo build --quiet --package ringside
+	@RINGSIDE_FUZZ_SECONDS=$${RINGSIDE_FUZZ_SECONDS:-60} RINGSIDE_PROGRAM=$(CURDIR)/target/debug/ringside \
+		RUSTFLAGS="$(FUZZ_FLAGS)" CARGO_PROFILE_RELEASE_LTO=off cargo test --quiet --release \
+		--target "$$(rustc --print host-tuple)" --target-dir target/fuzz \
+		--package ringside-tests --test fuzz -- --test-threads=1 --skip length::
+
+# Licences, duplicate versions, sources; and known vulnerabilities, where their list can be had. Builds cargo-deny the
+# first time, which takes several minutes. The tests check the first three as well, by cargo alone.
+deny: target/tools/bin/cargo-deny
+	@$< --log-level warn check bans licenses sources
+	@if $< --log-level off fetch db; then $< check advisories; else echo "advisories not checked: their list cannot be had"; fi
+
+# What the program is built of, as CycloneDX, in target/ringside.cdx.json. Builds cargo-cyclonedx the first time.
+sbom: target/tools/bin/cargo-cyclonedx
+	@$< cyclonedx --quiet --format json --target "$$(rustc --print host-tuple)" --no-build-deps \
+		--manifest-path sidecar/Cargo.toml --override-filename ringside.cdx
+	@mv sidecar/ringside.cdx.json target/ringside.cdx.json && rm -f */ringside.cdx.json
+	@echo "target/ringside.cdx.json"
+
+target/tools/bin/cargo-%:
+	@cargo install --quiet --locked --root target/tools cargo-$*
+
+# Undefined behaviour, looked for by Miri (nightly toolchain) in what makes no system calls; some minutes.
+miri:
+	@MIRIFLAGS=-Zmiri-disable-isolation PROPTEST_CASES=4 \
+		cargo +nightly miri test --quiet --target-dir target/miri --package ringside-api --lib
+	@MIRIFLAGS=-Zmiri-disable-isolation PROPTEST_CASES=4 \
+		cargo +nightly miri test --quiet --target-dir target/miri --package ringside --lib -- \
+		pressure:: flow:: backend::pool backend::token time:: --skip flow::tests --skip agrees_with_a_sorted_map
+
+# What threads share: every order of it, by loom; then data races in the real thing, by ThreadSanitizer (nightly toolchain),
+# without two tests of one thread that are too slow under it.
+threads:
+	@RUSTFLAGS="--cfg ringside_loom" cargo test --quiet --target-dir target/loom --package ringside --lib worker::sync
+	@RUSTFLAGS=-Zsanitizer=thread cargo +nightly test --quiet -Zbuild-std --target "$$(rustc --print host-tuple)" \
+		--target-dir target/sanitizer --package ringside --lib -- worker:: settings:: resolver:: process:: admin:: \
+		--skip a_stream_ended_with_bytes --skip a_taker_that_stalls_again

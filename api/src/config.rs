@@ -1,6 +1,8 @@
 //! The sidecar's configuration document: relays, settings, admin address, backend and workers, read from YAML text. It
 //! owns the document's shape and its rules; it never touches a file.
 
+mod problem;
+
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
@@ -15,12 +17,20 @@ use crate::relay::{Listen, ProxyProtocol, Relay, Target, check_name};
 use crate::sentence::quoted;
 use crate::settings::{Patch, Resolved, Settings, Source};
 use crate::wire::{Field, FromScalar, Scalar};
+pub use problem::{ConfigError, Problem};
+use problem::{EMPTY, problem_of};
 
 /// The port of the admin listener when nothing else is said.
 pub const ADMIN_PORT_DEFAULT: u16 = 15_490;
 
 /// The most workers that can be asked for.
 pub const WORKERS_MAX: u32 = 1_024;
+
+/// The most relays of one sidecar: each takes a listener for every worker.
+pub const RELAYS_MAX: usize = 256;
+
+/// The most problems that one refusal tells: finding the line of each costs a walk through the document.
+const PROBLEMS_MOST: usize = 20;
 
 words! {
     /// Which backend is asked for; `auto` takes ring where it works and epoll elsewhere.
@@ -155,7 +165,8 @@ impl Config {
     /// Reads and checks a document.
     ///
     /// # Errors
-    /// What is wrong and where: one problem when the text cannot be read, all of them when it can but breaks rules.
+    /// What is wrong and where: one problem when the text cannot be read; when it can but breaks rules all of them, or
+    /// the first twenty and how many more there are.
     pub fn from_yaml(yaml: &str) -> Result<Self, ConfigError> {
         let draft = read_draft(yaml)?;
         let (config, mut problems) = draft.complete();
@@ -166,8 +177,16 @@ impl Config {
         if problems.is_empty() {
             return Ok(config);
         }
+        let untold = problems.len().saturating_sub(PROBLEMS_MOST);
+        problems.truncate(PROBLEMS_MOST);
         for problem in &mut problems {
             (problem.line, problem.column) = locate(yaml, &problem.field).unzip();
+        }
+        if untold > 0 {
+            problems.push(Problem::new(
+                String::new(),
+                format!("{untold} more problems are not told: mend these first"),
+            ));
         }
         Err(ConfigError(problems))
     }
@@ -240,11 +259,11 @@ impl Config {
             .iter()
             .find(|other| other.listen.conflicts_with(&relay.listen))
         {
-            let (listen, name, theirs) = (relay.listen, &other.name, other.listen);
+            let (listen, name, theirs) = (relay.listen, quoted(&other.name), other.listen);
             refuse(
                 "listen",
                 format!(
-                    "{listen} is taken by relay `{name}` ({theirs}): give each a port of its own"
+                    "{listen} is taken by relay {name} ({theirs}): give each a port of its own"
                 ),
             );
         }
@@ -282,69 +301,18 @@ impl Config {
             }
             passed.push(&at.name);
         }
-        Some(if passed.is_empty() {
-            String::new()
-        } else {
-            format!(" by way of {}", passed.join(", "))
+        const NAMED_MOST: usize = 5;
+        let mut names: Vec<String> = passed.iter().map(|name| quoted(name)).collect();
+        if names.len() > NAMED_MOST {
+            let others = names.split_off(NAMED_MOST).len();
+            names.push(format!("{others} others"));
+        }
+        Some(match names.len() {
+            0 => String::new(),
+            _ => format!(" by way of {}", names.join(", ")),
         })
     }
 }
-
-/// One thing that is wrong with a document.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Problem {
-    /// Line from 1, where the document has lines.
-    pub line: Option<usize>,
-    /// Column from 1.
-    pub column: Option<usize>,
-    /// The field's path, such as `relays[0].listen`; empty when the document itself is broken.
-    pub field: String,
-    /// What is wrong and what is allowed; it names the field.
-    pub sentence: String,
-}
-
-impl Problem {
-    fn new(field: String, sentence: String) -> Self {
-        Self {
-            line: None,
-            column: None,
-            field,
-            sentence,
-        }
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let (Some(line), Some(column)) = (self.line, self.column) {
-            write!(f, "line {line}, column {column}: ")?;
-        }
-        f.write_str(&self.sentence)
-    }
-}
-
-/// Why a document is refused: at least one problem.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ConfigError(Vec<Problem>);
-
-impl ConfigError {
-    /// What is wrong, at least one thing.
-    pub fn problems(&self) -> &[Problem] {
-        &self.0
-    }
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.0.iter().enumerate() {
-            let between = if index == 0 { "" } else { "; " };
-            write!(f, "{between}{problem}")?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for ConfigError {}
 
 /// A relay as it is written, with whatever was left out.
 #[derive(Default)]
@@ -377,14 +345,20 @@ impl<'de> Deserialize<'de> for Draft {
     }
 }
 
-const EMPTY: &str = "the document is empty: write at least `relays:` with one relay";
-
 impl Draft {
     /// The configuration with defaults filled in, and what no default can be for.
     fn complete(self) -> (Config, Vec<Problem>) {
         let mut problems = Vec::new();
         let mut config = Config::of_relays(Vec::new());
-        for (index, draft) in self.relays.unwrap_or_default().into_iter().enumerate() {
+        let drafts = self.relays.unwrap_or_default();
+        if drafts.len() > RELAYS_MAX {
+            let count = drafts.len();
+            problems.push(Problem::new(
+                "relays".to_owned(),
+                format!("relays has {count} entries: at most {RELAYS_MAX} are allowed"),
+            ));
+        }
+        for (index, draft) in drafts.into_iter().take(RELAYS_MAX).enumerate() {
             let mut missing = |field: &str| {
                 let path = format!("relays[{index}]");
                 problems.push(Problem::new(
@@ -434,49 +408,7 @@ fn read_draft(yaml: &str) -> Result<Draft, ConfigError> {
             sentence,
         }]));
     }
-    serde_yaml::from_str(yaml).map_err(|error| ConfigError(vec![problem_of(&error)]))
-}
-
-/// Takes a YAML error apart: `relays[0].listen: SENTENCE at line 3 column 5`.
-fn problem_of(error: &serde_yaml::Error) -> Problem {
-    let (line, column) = error
-        .location()
-        .map(|location| (location.line(), location.column()))
-        .unzip();
-    let text = error.to_string();
-    let place = line
-        .zip(column)
-        .map(|(line, column)| format!(" at line {line} column {column}"));
-    let text = place
-        .and_then(|place| text.strip_suffix(&place))
-        .unwrap_or(&text);
-    // Only fields that are known are ever walked into, so a path consists of these characters.
-    let in_path = |byte: u8| byte.is_ascii_alphanumeric() || b".[]_-".contains(&byte);
-    let (field, said) = match text.split_once(": ") {
-        Some((path, said)) if path.bytes().all(in_path) => (path, said),
-        _ => ("", text),
-    };
-    let (field, sentence) = match said {
-        // The parser's words for an empty file.
-        "EOF while parsing a value" => (field.to_owned(), EMPTY.to_owned()),
-        // This one names its place itself, and is about the field that it quotes.
-        said if said.starts_with("unknown field") => {
-            let name = said.split('`').nth(1).unwrap_or_default();
-            let path = if field.is_empty() {
-                name.to_owned()
-            } else {
-                format!("{field}.{name}")
-            };
-            (path, said.to_owned())
-        }
-        _ => (field.to_owned(), text.to_owned()),
-    };
-    Problem {
-        line,
-        column,
-        field,
-        sentence,
-    }
+    serde_yaml::from_str(yaml).map_err(|error| ConfigError(vec![problem_of(&error, yaml)]))
 }
 
 #[cfg(test)]

@@ -52,6 +52,15 @@ pub struct LogLevel {
 /// The longest directive that is read, in bytes.
 const DIRECTIVE_BYTES_MAX: usize = 1024;
 
+/// Somebody's words, short and on one line.
+fn shown(given: &str) -> String {
+    given
+        .chars()
+        .take(80)
+        .flat_map(char::escape_debug)
+        .collect()
+}
+
 impl FromStr for LogLevel {
     type Err = String;
 
@@ -72,16 +81,14 @@ impl FromStr for LogLevel {
         // A bare word that is no level would be taken for the name of a module that does not exist.
         for directive in &directives {
             if !directive.contains('=') && directive.parse::<LevelFilter>().is_err() {
-                let shown = directive.escape_debug();
+                let shown = shown(directive);
                 return Err(format!("`{shown}` is no log level: {ALLOWED}"));
             }
         }
-        let mut targets: Targets = directives.join(",").parse().map_err(|_| {
-            format!(
-                "`{}` is no log level or directive: {ALLOWED}",
-                given.escape_debug()
-            )
-        })?;
+        let mut targets: Targets = directives
+            .join(",")
+            .parse()
+            .map_err(|_| format!("`{}` is no log level or directive: {ALLOWED}", shown(given)))?;
         let is_access = |directive: &&str| directive.starts_with(ACCESS_TARGET);
         if !directives.iter().any(is_access) {
             targets = targets.with_target(ACCESS_TARGET, LevelFilter::INFO);

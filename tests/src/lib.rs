@@ -3,12 +3,15 @@
 //! Everything here waits for events with a bound, fails with a sentence, and leaves nothing behind.
 
 mod configuration;
+pub mod fuzz;
 pub mod http;
+pub mod memory_group;
 pub mod metrics;
 pub mod namespace;
 pub mod processes;
 pub mod reference;
 pub mod relay;
+pub mod seccomp;
 pub mod setup;
 pub mod skip;
 pub mod traffic;

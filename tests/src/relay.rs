@@ -211,17 +211,18 @@ impl Relay {
         self.admin.is_some()
     }
 
+    /// Where its admin port is.
+    #[track_caller]
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin.expect("only Ringside has an admin port")
+    }
+
     /// The admin port's answer.
     ///
     /// # Errors
     /// No connection, as when it has ended.
     pub fn admin(&self, method: &str, path: &str) -> io::Result<Answer> {
-        http::ask(
-            self.admin.expect("only Ringside has an admin port"),
-            method,
-            path,
-            "",
-        )
+        http::ask(self.admin_address(), method, path, "")
     }
 
     /// Whether `/readyz` says so.

@@ -2,14 +2,18 @@
 //!
 //! It owns how that becomes a command line and a configuration document. It starts nothing.
 
+use std::env;
 use std::ffi::OsString;
+use std::fs::{self, Permissions};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ringside::backend::inject::{self, Denial, Syscalls};
 use serde_json::{Value, json};
 
+use crate::seccomp::Filter;
 use crate::skip::build_folder;
 use crate::traffic::Server;
 use crate::{configuration, reference};
@@ -98,6 +102,8 @@ pub struct Setup {
     descriptors: Option<u32>,
     pub(crate) watched: Option<Syscalls>,
     denial: Option<Denial>,
+    filter: Option<Filter>,
+    for_anyone: bool,
     under: Vec<OsString>,
     pub(crate) mounted: bool,
 }
@@ -113,6 +119,8 @@ impl Setup {
             descriptors: None,
             watched: None,
             denial: None,
+            filter: None,
+            for_anyone: false,
             under: Vec::new(),
             mounted: false,
         }
@@ -166,6 +174,20 @@ impl Setup {
         self
     }
 
+    /// Held to a seccomp profile.
+    #[must_use]
+    pub fn held_to(mut self, filter: &Filter) -> Self {
+        self.filter = Some(filter.clone());
+        self
+    }
+
+    /// With a program and a folder that any user may use, whoever runs the tests.
+    #[must_use]
+    pub fn for_anyone(mut self) -> Self {
+        self.for_anyone = true;
+        self
+    }
+
     /// Started by this command line, which must replace itself by the relay or stay in its background.
     #[must_use]
     pub fn under<S: Into<OsString>>(mut self, command: impl IntoIterator<Item = S>) -> Self {
@@ -198,7 +220,12 @@ impl Setup {
             _ => {
                 let config = folder.join(configuration::FILE);
                 configuration::write(folder, self.mounted, &self.document().to_string());
-                let mut command = Command::new(program());
+                let program = if self.for_anyone {
+                    open_to_all(folder)
+                } else {
+                    program()
+                };
+                let mut command = Command::new(program);
                 command.arg("relay").arg("--config").arg(config);
                 command
                     .arg("--admin-port-file")
@@ -218,12 +245,28 @@ impl Setup {
         if let Some(denial) = self.denial {
             inject::deny(&mut command, denial).unwrap_or_else(|error| panic!("{error}"));
         }
+        if let Some(filter) = &self.filter {
+            filter.hold(&mut command);
+        }
         (command, addresses)
     }
 }
 
-/// The relay's program, which cargo puts beside the tests' own.
+/// Lets everybody use `folder`, and puts the relay's program there: the build's own folder may be for one user only.
+fn open_to_all(folder: &Path) -> PathBuf {
+    let path = folder.join("ringside");
+    fs::hard_link(program(), &path)
+        .or_else(|_| fs::copy(program(), &path).map(drop))
+        .and_then(|()| fs::set_permissions(folder, Permissions::from_mode(0o777)))
+        .unwrap_or_else(|error| panic!("{} cannot be opened to all: {error}", folder.display()));
+    path
+}
+
+/// The relay's program, which cargo puts beside the tests' own; `RINGSIDE_PROGRAM` names another.
 pub fn program() -> PathBuf {
+    if let Some(path) = env::var_os("RINGSIDE_PROGRAM") {
+        return path.into();
+    }
     let path = build_folder().join("ringside");
     assert!(
         path.is_file(),

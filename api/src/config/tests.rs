@@ -220,7 +220,7 @@ fn a_relay_that_leads_back_to_itself_is_refused() {
         assert_eq!(check(&[other]), None, "{other}");
     }
     let round = check(&["a=127.0.0.1:80:127.0.0.1:81", "b=127.0.0.1:81:127.0.0.1:80"]).unwrap();
-    assert!(round.contains("by way of b"), "{round}");
+    assert!(round.contains("by way of `b`"), "{round}");
     // A chain that ends, and one that leads into somebody else's circle.
     assert_eq!(
         check(&["a=127.0.0.1:80:127.0.0.1:81", "b=127.0.0.1:81:app:80"]),
@@ -308,4 +308,32 @@ proptest! {
             prop_assert_eq!((relay.listen, relay.target), (listen, target));
         }
     }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "long documents take minutes under an interpreter")]
+fn refusals_stay_short_and_in_place() {
+    let long = refusal(&"a".repeat(100_000));
+    assert!(long.chars().count() < 600, "{} bytes", long.len());
+    assert!(long.contains("relays, settings, admin"), "{long}");
+    let two = refusal("# first\nworkers: 1\n---\nworkers: 2\n");
+    assert!(
+        two.starts_with("line 3, column 1: ") && two.contains("second document"),
+        "{two}"
+    );
+    // As many relays as a file has room for would take time that grows with the square of it.
+    let relays = |count: usize| {
+        let one = |n| {
+            format!(
+                "- {{name: r{n}, listen: '127.0.0.1:{}', target: 'a:1'}}\n",
+                n + 1
+            )
+        };
+        format!("relays:\n{}", (0..count).map(one).collect::<String>())
+    };
+    assert!(Config::from_yaml(&relays(RELAYS_MAX)).is_ok());
+    assert!(refusal(&relays(RELAYS_MAX + 1)).contains("at most 256"));
+    let many = Config::from_yaml(&format!("relays:\n{}", "- {}\n".repeat(50))).unwrap_err();
+    assert_eq!(many.problems().len(), PROBLEMS_MOST + 1);
+    assert!(many.to_string().contains("130 more problems"), "{many}");
 }

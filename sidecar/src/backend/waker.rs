@@ -35,10 +35,11 @@ impl Waker {
         self.eventfd.as_raw_fd()
     }
 
-    /// Takes back all wakes so far.
-    pub(crate) fn clear(&self) {
+    /// Takes back all wakes so far. Says whether there were any.
+    pub(crate) fn clear(&self) -> bool {
         let mut count: u64 = 0;
         // SAFETY: `count` lives through the call and is 8 bytes long; the descriptor does not block.
         unsafe { libc::read(self.eventfd.as_raw_fd(), (&raw mut count).cast(), 8) };
+        count > 0
     }
 }

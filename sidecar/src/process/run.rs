@@ -27,6 +27,10 @@ use crate::worker::team::{Team, TeamOptions};
 /// How often readiness is looked at, to log and count its changes. Probes do not wait for it.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// Descriptors that are free when the process says that it is ready: a connection's two and a pipe's two, and four for
+/// probes and the configuration file.
+const DESCRIPTORS_LEAST: u32 = 8;
+
 /// Where the admin listener is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AdminListener {
@@ -251,6 +255,7 @@ async fn start(state: &Arc<State>, options: &Options) -> anyhow::Result<Option<W
         })
         .context("a thread cannot be started")?;
     opened.await.context("opening the relays panicked")??;
+    require_descriptors(state)?;
     state.begin_to_serve();
     if let (Some(path), Some(address)) = (&options.admin_port_file, state.admin) {
         write_whole(path, &format!("{address}\n"))
@@ -277,6 +282,21 @@ async fn start(state: &Arc<State>, options: &Options) -> anyhow::Result<Option<W
     let watch = Watch::start(path, loaded, on_change)
         .context("the thread that watches the configuration cannot be started")?;
     Ok(Some(watch))
+}
+
+/// Without descriptors to spare it would say that it is ready, and serve nobody.
+fn require_descriptors(state: &State) -> anyhow::Result<()> {
+    let shared = state.team.shared();
+    let relaxed = std::sync::atomic::Ordering::Relaxed;
+    let limit = shared.descriptor_limit.load(relaxed);
+    let open = shared.descriptors_open.load(relaxed);
+    if limit.saturating_sub(open) < DESCRIPTORS_LEAST {
+        bail!(
+            "the descriptor limit of {limit} is too small: {open} are open before the first connection, and at least \
+             {DESCRIPTORS_LEAST} more are needed; raise it (ulimit -n), to two for each connection and 64 beside"
+        );
+    }
+    Ok(())
 }
 
 /// Takes a changed configuration, or says why not.

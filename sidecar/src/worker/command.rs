@@ -1,12 +1,13 @@
 //! What a worker is told from outside, and how: a queue that is looked at when its waker was used.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringside_api::Settings;
 
 use super::shared::Relay;
+use super::sync::{Mutex, MutexGuard};
 use crate::backend::Waker;
 use crate::backend::listen::ListenSocket;
 
@@ -96,7 +97,7 @@ impl Mailbox {
 }
 
 /// A poisoned lock means that a thread died between two plain steps; what it guards is whole all the same.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)

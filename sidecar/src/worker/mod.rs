@@ -17,6 +17,7 @@ pub mod shared;
 mod splicing;
 pub mod stats;
 mod submitting;
+mod sync;
 pub mod team;
 #[cfg(test)]
 mod tests;

@@ -2,12 +2,13 @@
 //! relays. Touched once per connection, never per message.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use socket2::SockAddr;
 
 use super::stats::RelayStats;
+use super::sync::{AtomicU32, AtomicU64};
 use crate::pressure::rate::Rate;
 use crate::time::Time;
 
@@ -71,7 +72,7 @@ pub struct Relay {
     /// Whether the target is told who the client is.
     pub proxy_protocol: AtomicBool,
     /// Where to begin with the target's addresses, so that several share the load.
-    pub next_address: AtomicU32,
+    pub next_address: std::sync::atomic::AtomicU32,
     /// What each worker publishes of it.
     pub stats: Vec<Arc<RelayStats>>,
 }

@@ -11,6 +11,8 @@ use std::io;
 use std::thread;
 
 use io_uring::{IoUring, opcode};
+// What a build for fuzzing calls at the start of every program is in the library.
+use ringside_tests as _;
 
 #[derive(Default)]
 struct Tally {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use super::errno::shown;
 use super::{Errno, Injector};
 
 /// The longest line that is read, in bytes.
@@ -31,14 +32,15 @@ pub enum Order {
 pub enum OrderError {
     /// The first word is unknown, or words are missing or left over.
     #[error(
-        "`{0}` is not an order; allowed are `fail COUNT [ERRNO]`, `fail-for TIME [ERRNO]`, `stop` and `counts`"
+        "`{}` is not an order; allowed are `fail COUNT [ERRNO]`, `fail-for TIME [ERRNO]`, `stop` and `counts`",
+        shown(.0)
     )]
     Unknown(String),
     /// Not a count.
-    #[error("`{0}` is not a count of calls; a whole number from 1 on is, such as 20")]
+    #[error("`{}` is not a count of calls; a whole number from 1 on is, such as 20", shown(.0))]
     Count(String),
     /// Not a time.
-    #[error("`{0}` is not a time; a whole number of `ms`, `s` or `m` is, such as 2s")]
+    #[error("`{}` is not a time; a whole number of `ms`, `s` or `m` is, such as 2s", shown(.0))]
     Time(String),
     /// Not an error that can be injected.
     #[error(transparent)]

@@ -62,9 +62,22 @@ impl fmt::Display for Errno {
 
 /// The name is none that can be injected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{given}` is not an error that can be injected; one of {allowed} is", allowed = all_names())]
+#[error(
+    "`{}` is not an error that can be injected; one of {} is",
+    shown(given),
+    all_names()
+)]
 pub struct UnknownErrno {
     given: String,
+}
+
+/// Somebody's words, short and on one line, as the control socket answers by lines.
+pub(super) fn shown(given: &str) -> String {
+    given
+        .chars()
+        .take(80)
+        .flat_map(char::escape_debug)
+        .collect()
 }
 
 fn all_names() -> String {

@@ -4,6 +4,7 @@
 //! until the kernel's head has passed it, whatever the call returned. It never submits from another thread
 //! than the worker's (SINGLE_ISSUER), and never lets its sockets be O_NONBLOCK while operations run on them.
 
+mod allowed;
 mod buffers;
 mod entries;
 pub(super) mod outcome;
@@ -21,6 +22,7 @@ use super::{
     Readiness, SocketId, SocketOptions, Token, Waker, sockets,
 };
 use crate::time::Time;
+use allowed::Allowed;
 use buffers::{Buffers, GROUP};
 use entries::Arena;
 pub use setup::SetupError;
@@ -69,18 +71,21 @@ impl Ring {
         pool_limit_bytes: usize,
         operations: u32,
     ) -> Result<Self, SetupError> {
-        Self::with_buffers(epoch, pool_limit_bytes, operations, true)
+        let allowed = Allowed::in_use();
+        Self::with(epoch, pool_limit_bytes, operations, true, &allowed)
     }
 
-    /// As [`Ring::new`], with incremental buffers only if they are wanted: without, as on kernels before 6.12.
-    fn with_buffers(
+    /// As [`Ring::new`], with incremental buffers only if they are wanted (without, as on kernels before 6.12),
+    /// and held to what is `allowed`.
+    fn with(
         epoch: Instant,
         pool_limit_bytes: usize,
         operations: u32,
         want_incremental: bool,
+        allowed: &Allowed,
     ) -> Result<Self, SetupError> {
         let mut pool = Pool::new(pool_limit_bytes);
-        let made = setup::make(&mut pool, want_incremental)?;
+        let made = setup::make(&mut pool, want_incremental, allowed)?;
         let mut ring = made.ring;
         let prewarmed = setup::prewarm(&mut ring, operations)?;
         let waker = Waker::new().map_err(|errno| SetupError {
@@ -415,4 +420,4 @@ fn event(kind: OperationKind, result: i32) -> Event {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

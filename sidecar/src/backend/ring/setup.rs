@@ -1,14 +1,13 @@
 //! Making a ring: built disabled, restricted to the operations in use, enabled, tried, prewarmed.
 //!
-//! It owns the sizes and the list of what is allowed. Nothing here runs once the worker turns.
+//! It owns the sizes. Nothing here runs once the worker turns.
 
 use std::time::Duration;
 
-use io_uring::register::Restriction;
-use io_uring::squeue::Flags;
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, opcode};
 
+use super::allowed::Allowed;
 use super::buffers::{Buffers, GROUP};
 use super::entries;
 use crate::backend::pool::Pool;
@@ -23,27 +22,12 @@ const COMPLETIONS_PER_SUBMISSION: u32 = 8;
 /// A ring smaller than this is not worth having.
 const SUBMISSION_ENTRIES_LEAST: u32 = 64;
 
-/// The operations that this ring may do: all that the relay uses, and nothing else.
-pub(super) const ALLOWED_OPERATIONS: [u8; 8] = [
-    opcode::Nop::CODE,
-    opcode::PollAdd::CODE,
-    opcode::Accept::CODE,
-    opcode::Connect::CODE,
-    opcode::Recv::CODE,
-    opcode::Send::CODE,
-    opcode::SendMsg::CODE,
-    opcode::AsyncCancel::CODE,
-];
-
 /// A trial that hangs would be worse than one that fails.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Submissions that the kernel may refuse in a row during set-up, a millisecond apart, before it counts as
 /// unusable.
 const REFUSALS_MOST: u32 = 100;
-
-/// IORING_REGISTER_SYNC_CANCEL: cancels while the kernel takes no submissions.
-const REGISTER_SYNC_CANCEL: u8 = 24;
 
 /// Why there is no ring, in words for the log, the metric and the status.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -77,7 +61,7 @@ impl SetupError {
         SetupError { step, errno, hint }
     }
 
-    fn at(step: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+    pub(super) fn at(step: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         move |error| Self::new(step, Errno::of(&error))
     }
 }
@@ -91,11 +75,15 @@ pub(super) struct Made {
 }
 
 /// Builds, restricts, enables and tries a ring.
-pub(super) fn make(pool: &mut Pool, want_incremental: bool) -> Result<Made, SetupError> {
+pub(super) fn make(
+    pool: &mut Pool,
+    want_incremental: bool,
+    allowed: &Allowed,
+) -> Result<Made, SetupError> {
     let ring = build()?;
     let buffers = Buffers::register(&ring, want_incremental)
         .map_err(|errno| SetupError::new("io_uring_register of the buffer ring", errno))?;
-    restrict(&ring)?;
+    allowed.restrict(&ring)?;
     ring.submitter()
         .register_enable_rings()
         .map_err(SetupError::at("io_uring_register to enable the ring"))?;
@@ -132,21 +120,6 @@ fn build() -> Result<IoUring, SetupError> {
             built => return built.map_err(SetupError::at("io_uring_setup")),
         }
     }
-}
-
-fn restrict(ring: &IoUring) -> Result<(), SetupError> {
-    let mut allowed: Vec<Restriction> = ALLOWED_OPERATIONS
-        .iter()
-        .map(|&code| Restriction::sqe_op(code))
-        .collect();
-    allowed.push(Restriction::sqe_flags_allowed(
-        (Flags::BUFFER_SELECT | Flags::SKIP_SUCCESS).bits(),
-    ));
-    allowed.push(Restriction::register_op(REGISTER_SYNC_CANCEL));
-    let step = "io_uring_register of the restrictions";
-    ring.submitter()
-        .register_restrictions(&mut allowed)
-        .map_err(SetupError::at(step))
 }
 
 /// One no-op and one timed wait: what every turn of the loop rests on.

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use super::super::pool::ENTRY_BYTES;
-use super::{Backend, Event, Operation, OperationKind, Ring, SocketId, Token};
+use super::{Allowed, Backend, Event, Operation, OperationKind, Ring, SocketId, Token};
 
 const POOL_BYTES: usize = 4 << 20;
 const STREAM_BYTES: usize = 3 << 20;
@@ -16,8 +16,9 @@ fn pattern(stream: usize, at: usize) -> u8 {
     (at.wrapping_mul(31) ^ (at >> 8) ^ stream.wrapping_mul(97)) as u8
 }
 
-fn ring(want_incremental: bool) -> Option<Ring> {
-    match Ring::with_buffers(Instant::now(), POOL_BYTES, 64, want_incremental) {
+pub(super) fn ring(want_incremental: bool) -> Option<Ring> {
+    let allowed = Allowed::in_use();
+    match Ring::with(Instant::now(), POOL_BYTES, 64, want_incremental, &allowed) {
         Ok(ring) => Some(ring),
         Err(error) => {
             // Aloud: cargo hides what a test that passes prints, and whoever runs the tests lists this file.

@@ -97,6 +97,10 @@ fn a_jump_of_centuries_touches_each_timer_once() {
 }
 
 #[test]
+#[cfg_attr(
+    miri,
+    ignore = "a hundred thousand of anything take minutes under an interpreter"
+)]
 fn a_hundred_thousand_flows_cost_a_few_steps_per_event() {
     const FLOWS: u32 = 100_000;
     const HOUR: u64 = DAY / 24;
