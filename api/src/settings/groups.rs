@@ -84,6 +84,10 @@ group! {
     Accept, AcceptPatch, "accept" {
         /// Connections open at once in the whole process. 1 to 1000000: each costs two descriptors and a little memory.
         max_connections "maxConnections": u32 = 4_096, in 1..=1_000_000;
+        /// Connections open at once from one source in the whole process: an IPv4 address, or the /64 of an IPv6 one. 0 (no
+        /// limit) to 1000000. Off by default, because many clients may come from one address: behind a proxy, a load
+        /// balancer or a Service that rewrites sources, all of them. Unix sockets have no source.
+        per_source "perSource": u32 = 0, in 0..=1_000_000;
         /// Connections accepted per second in the whole process, with bursts of up to a tenth of a second's worth. 1 to
         /// 1000000: zero would be a relay that is up and serves nobody; remove the relay for that.
         max_per_second "maxPerSecond": u32 = 5_000, in 1..=1_000_000;

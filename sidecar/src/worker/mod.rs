@@ -12,6 +12,7 @@ mod completions;
 pub mod limits;
 mod relief;
 pub mod shared;
+pub mod sources;
 mod splicing;
 pub mod stats;
 mod submitting;
@@ -126,7 +127,7 @@ pub struct Worker<B: Backend> {
 struct Connection {
     flow: Flow,
     relay: Arc<Relay>,
-    /// Who it is, for the access log; not looked up where that is off.
+    /// Who it is, for the access log and the limit by source; not looked up where both are off.
     client: Option<SocketAddr>,
     /// The target's addresses while they are tried, and how many were.
     addresses: Option<Arc<Vec<SockAddr>>>,
@@ -137,6 +138,8 @@ struct Connection {
     is_dirty: bool,
     is_streaming: bool,
     is_starved: bool,
+    /// It is among the open connections of its source.
+    is_of_source: bool,
     /// Its queued bytes, by the side that they come from, are to move out of the pool once the send that was
     /// cancelled for it is over.
     moves_out: [bool; 2],
@@ -314,6 +317,7 @@ impl<B: Backend> Worker<B> {
         self.backend.set_pool_limit(limits.pool_bytes);
         self.limits = limits;
         self.close_surplus_pipes();
+        self.count_sources();
         // A nearer deadline than the one a timer was set for has to be seen.
         for id in self.connections.ids() {
             self.touch(id);
@@ -400,6 +404,7 @@ impl Connection {
             is_dirty: false,
             is_streaming: false,
             is_starved: false,
+            is_of_source: false,
             moves_out: [false; 2],
         }
     }
