@@ -13,6 +13,7 @@ pub mod pressure;
 pub mod process;
 pub mod resolver;
 pub mod settings;
+pub mod target_check;
 pub mod time;
 pub mod worker;
 
