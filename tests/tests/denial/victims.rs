@@ -1,0 +1,166 @@
+//! The clients that nobody may disturb, and the judgement on how much they were.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use ringside_tests::await_that;
+use ringside_tests::relay::{Kind, Relay};
+use ringside_tests::traffic::{Pattern, Stream};
+
+use crate::attackers::go_first;
+
+/// Rounds of a quiet and a disturbed phase; odd, so that there is one in the middle.
+const ROUNDS: usize = 5;
+
+/// How long each phase is measured.
+const PHASE: Duration = Duration::from_millis(300);
+
+/// How long a round rests once the attackers are gone, for what they left in the machine's queues.
+const REST: Duration = Duration::from_millis(100);
+
+/// Clients with a connection each, which ping now and then.
+const CLIENTS: u64 = 4;
+
+/// Between two pings of one client.
+const PAUSE: Duration = Duration::from_micros(500);
+
+/// Below this nothing is a disturbance: the scheduler of a machine with two cores and more to do than that takes as
+/// long to give a thread its turn.
+const FLOOR: Duration = Duration::from_millis(2);
+
+/// How many times slower the slowest in a hundred may become.
+const FACTOR: u32 = 2;
+
+/// Tests that measure do so one after the other.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// The median over the rounds of what the slowest in a hundred took.
+struct Figures {
+    quiet: Duration,
+    disturbed: Duration,
+    pings: usize,
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = |time: Duration| time.as_secs_f64() * 1e3;
+        let (quiet, disturbed) = (millis(self.quiet), millis(self.disturbed));
+        let factor = disturbed / quiet;
+        let pings = self.pings;
+        write!(
+            f,
+            "p99 quiet {quiet:.2} ms, disturbed {disturbed:.2} ms ({factor:.2} times), {pings} pings"
+        )
+    }
+}
+
+#[derive(Default)]
+struct Shared {
+    stop: AtomicBool,
+    /// Even while quiet, odd while disturbed; 0 counts for nothing.
+    phase: AtomicU64,
+    /// The phase and the nanoseconds of each ping.
+    pings: Mutex<Vec<(u64, u64)>>,
+}
+
+/// Runs `test` alone among those that measure.
+pub(crate) fn alone(test: impl FnOnce()) {
+    // A test that failed while it was alone has left nothing behind.
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    go_first();
+    test();
+}
+
+/// Measures clients of `relay`, whose target must echo what follows an `e`, without and with what `attack` makes, which
+/// is in effect when it returns and over when it is dropped. Panics if the clients were disturbed.
+#[track_caller]
+pub(crate) fn compare<A>(kind: Kind, what: &str, relay: &Relay, mut attack: impl FnMut() -> A) {
+    let shared = Arc::new(Shared::default());
+    let before = relay.metric("connections_open", &[]);
+    let clients: Vec<JoinHandle<()>> = (0..CLIENTS)
+        .map(|seed| {
+            let (shared, stream) = (Arc::clone(&shared), relay.connect());
+            thread::spawn(move || ping(&shared, &stream, seed))
+        })
+        .collect();
+    let calm = before + CLIENTS as f64;
+    let measure = |phase: u64| {
+        shared.phase.store(phase, Ordering::SeqCst);
+        thread::sleep(PHASE);
+        shared.phase.store(0, Ordering::SeqCst);
+    };
+    for round in 1..=ROUNDS as u64 {
+        await_that("the attackers to be gone", || {
+            relay.metric("connections_open", &[]) == calm
+        });
+        thread::sleep(REST);
+        measure(2 * round);
+        let attackers = attack();
+        measure(2 * round + 1);
+        drop(attackers);
+    }
+    shared.stop.store(true, Ordering::SeqCst);
+    for client in clients {
+        client.join().expect("a client that pings");
+    }
+    let figures = figures(&shared);
+    let line = format!("{what} ({kind:?}): {figures}");
+    // Straight to standard error: cargo hides what a test that passes prints.
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{line}\n").as_bytes());
+    let most = (figures.quiet * FACTOR).max(FLOOR);
+    assert!(
+        figures.disturbed <= most,
+        "{line}; at most {most:?} is allowed"
+    );
+}
+
+fn ping(shared: &Shared, stream: &Stream, seed: u64) {
+    let pattern = Pattern::new(seed);
+    let mut io = stream;
+    std::io::Write::write_all(&mut io, b"e").expect("the relay takes a byte");
+    let mut at = 0;
+    let mut pings = Vec::new();
+    while !shared.stop.load(Ordering::SeqCst) {
+        let phase = shared.phase.load(Ordering::SeqCst);
+        let begin = Instant::now();
+        let came = stream.ping(pattern, at, at + 64);
+        came.unwrap_or_else(|trouble| panic!("client {seed}: {trouble}"));
+        let took = begin.elapsed();
+        at += 64;
+        if phase > 0 {
+            pings.push((phase, took.as_nanos() as u64));
+        }
+        thread::sleep(PAUSE);
+    }
+    let mut all = shared.pings.lock().expect("clients that did not panic");
+    all.extend(pings);
+}
+
+fn figures(shared: &Shared) -> Figures {
+    let pings = shared.pings.lock().expect("clients that did not panic");
+    let p99_of = |phase: u64| {
+        let mut took: Vec<u64> = pings
+            .iter()
+            .filter(|(of, _)| *of == phase)
+            .map(|(_, nanos)| *nanos)
+            .collect();
+        took.sort_unstable();
+        assert!(took.len() >= 50, "only {} pings in a phase", took.len());
+        took[took.len() * 99 / 100]
+    };
+    let median = |first: u64| {
+        let mut of_rounds: Vec<u64> = (1..=ROUNDS as u64)
+            .map(|round| p99_of(2 * round + first))
+            .collect();
+        of_rounds.sort_unstable();
+        Duration::from_nanos(of_rounds[ROUNDS / 2])
+    };
+    Figures {
+        quiet: median(0),
+        disturbed: median(1),
+        pings: pings.len(),
+    }
+}
