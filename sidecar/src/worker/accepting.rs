@@ -12,7 +12,7 @@ use ringside_api::settings::AccessLogMode;
 use super::command::Command;
 use super::shared::Relay;
 use super::stats::Retry;
-use super::{Connection, Worker, mark_dirty};
+use super::{ARRIVALS_PER_TURN, Connection, Worker, mark_dirty};
 use crate::backend::listen::ListenSocket;
 use crate::backend::{
     Backend, Completion, Errno, Event, Operation, OperationKind, SocketId, Token,
@@ -319,9 +319,16 @@ impl<B: Backend> Worker<B> {
             // A multishot accept delivers what it finds before the gate can close; the limit holds all the same.
             connection.flow.end(CloseReason::Shed);
         }
-        let id = self.connections.insert(connection);
-        if let Some(connection) = self.connections.get_mut(id) {
-            mark_dirty(&mut self.dirty, id, connection);
+        self.arrivals.push_back(self.connections.insert(connection));
+    }
+
+    /// Begins with some of those that were accepted, so that those who are here do not wait for all that come.
+    pub(super) fn begin_with_arrivals(&mut self) {
+        let some = self.arrivals.len().min(ARRIVALS_PER_TURN);
+        for id in self.arrivals.drain(..some) {
+            if let Some(connection) = self.connections.get_mut(id) {
+                mark_dirty(&mut self.dirty, id, connection);
+            }
         }
     }
 }

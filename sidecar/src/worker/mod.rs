@@ -20,6 +20,7 @@ pub mod team;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +47,10 @@ use stats::WorkerStats;
 
 /// Completions handled in one turn before operations are started again: bounds how long the first of them waits.
 const COMPLETIONS_PER_TURN: usize = 1024;
+
+/// Connections that are begun with in one turn. To connect one, or to turn it away, costs as much as dozens of messages,
+/// and an accept may deliver hundreds at once.
+const ARRIVALS_PER_TURN: usize = 16;
 
 /// The longest a worker sleeps, so that its loop is seen turning.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -94,6 +99,8 @@ pub struct Worker<B: Backend> {
     timers: Timers,
     /// Reused each turn.
     completions: Vec<Completion>,
+    /// Connections that were accepted and are begun with in their turn.
+    arrivals: VecDeque<FlowId>,
     /// Connections to ask for actions.
     dirty: Vec<FlowId>,
     /// Streams that may have bytes to splice.
@@ -171,6 +178,7 @@ impl<B: Backend> Worker<B> {
             chunks: ChunkStore::default(),
             timers: Timers::new(DEFAULT_TICK, now),
             completions: Vec::with_capacity(COMPLETIONS_PER_TURN),
+            arrivals: VecDeque::new(),
             dirty: Vec::new(),
             streams: Vec::new(),
             starved: Vec::new(),
@@ -215,6 +223,7 @@ impl<B: Backend> Worker<B> {
         let more = self.reap();
         self.expire_timers();
         self.decide();
+        self.begin_with_arrivals();
         self.act_on_dirty();
         self.pump_streams();
         self.act_on_dirty();

@@ -83,6 +83,7 @@ impl<B: Backend> Worker<B> {
         let busy = more
             || self.backend.queued() > most
             || !self.dirty.is_empty()
+            || !self.arrivals.is_empty()
             || !self.streams.is_empty();
         let wait = if busy {
             None

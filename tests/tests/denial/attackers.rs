@@ -28,6 +28,10 @@ pub(crate) fn application() -> Server {
         if !matches!(io.read(&mut kind), Ok(1)) {
             return Ok(());
         }
+        // What an attacker costs the application is not the relay's.
+        if kind[0] != b'e' {
+            give_way();
+        }
         match kind[0] {
             b'e' => match echo(stream, number) {
                 Err(trouble) if trouble.is_reset() => Ok(()),
