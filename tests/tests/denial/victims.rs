@@ -1,6 +1,7 @@
 //! The clients that nobody may disturb, and the judgement on how much they were.
 
 use std::fmt;
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use ringside_tests::await_that;
 use ringside_tests::relay::{Kind, Relay};
+use ringside_tests::skip::skip;
 use ringside_tests::traffic::{Pattern, Stream};
 
 use crate::attackers::go_first;
@@ -27,12 +29,18 @@ const CLIENTS: u64 = 4;
 /// Between two pings of one client.
 const PAUSE: Duration = Duration::from_micros(500);
 
-/// Below this nothing is a disturbance: the scheduler of a machine with two cores and more to do than that takes as
-/// long to give a thread its turn.
-const FLOOR: Duration = Duration::from_millis(2);
+/// Below this nothing is a disturbance: with two cores and more to do than that, a few slices of the scheduler pass before
+/// a thread has its turn.
+const FLOOR: Duration = Duration::from_millis(5);
+
+/// Measured again so many times at most: what disturbs is there each time, and what else the machine did is not.
+const ATTEMPTS: usize = 3;
 
 /// How many times slower the slowest in a hundred may become.
 const FACTOR: u32 = 2;
+
+/// What a measurement itself adds to the machine's load at most: attackers, victims, the relay, the application.
+const OWN_LOAD: f64 = 5.0;
 
 /// Tests that measure do so one after the other.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -78,16 +86,44 @@ pub(crate) fn alone(test: impl FnOnce()) {
 /// is in effect when it returns and over when it is dropped. Panics if the clients were disturbed.
 #[track_caller]
 pub(crate) fn compare<A>(kind: Kind, what: &str, relay: &Relay, mut attack: impl FnMut() -> A) {
+    for attempt in 1..=ATTEMPTS {
+        let figures = measure(relay, &mut attack);
+        let line = format!("{what} ({kind:?}): {figures}");
+        // Straight to standard error: cargo hides what a test that passes prints.
+        let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+        let most = (figures.quiet * FACTOR).max(FLOOR);
+        if figures.disturbed <= most {
+            return;
+        }
+        if let Some(load) = overload() {
+            let reason = format!("{load} runnable on average by other work: times say nothing");
+            return skip(&line, &reason);
+        }
+        assert!(
+            attempt < ATTEMPTS,
+            "{line}; at most {most:?} is allowed, and it was more {ATTEMPTS} times"
+        );
+    }
+}
+
+/// The machine's load of the last minute, where it is more than this test can have caused and its cores can bear.
+fn overload() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/loadavg").ok()?;
+    let load: f64 = text.split_whitespace().next()?.parse().ok()?;
+    let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get) as f64;
+    (load > OWN_LOAD + cores).then_some(load)
+}
+
+fn measure<A>(relay: &Relay, attack: &mut impl FnMut() -> A) -> Figures {
     let shared = Arc::new(Shared::default());
-    let before = relay.metric("connections_open", &[]);
     let clients: Vec<JoinHandle<()>> = (0..CLIENTS)
         .map(|seed| {
             let (shared, stream) = (Arc::clone(&shared), relay.connect());
             thread::spawn(move || ping(&shared, &stream, seed))
         })
         .collect();
-    let calm = before + CLIENTS as f64;
-    let measure = |phase: u64| {
+    let calm = CLIENTS as f64;
+    let sample = |phase: u64| {
         shared.phase.store(phase, Ordering::SeqCst);
         thread::sleep(PHASE);
         shared.phase.store(0, Ordering::SeqCst);
@@ -97,9 +133,9 @@ pub(crate) fn compare<A>(kind: Kind, what: &str, relay: &Relay, mut attack: impl
             relay.metric("connections_open", &[]) == calm
         });
         thread::sleep(REST);
-        measure(2 * round);
+        sample(2 * round);
         let attackers = attack();
-        measure(2 * round + 1);
+        sample(2 * round + 1);
         if std::env::var_os("DENY_DEBUG").is_some() {
             let m = relay.metrics();
             for n in [
@@ -133,21 +169,13 @@ pub(crate) fn compare<A>(kind: Kind, what: &str, relay: &Relay, mut attack: impl
     for client in clients {
         client.join().expect("a client that pings");
     }
-    let figures = figures(&shared);
-    let line = format!("{what} ({kind:?}): {figures}");
-    // Straight to standard error: cargo hides what a test that passes prints.
-    let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{line}\n").as_bytes());
-    let most = (figures.quiet * FACTOR).max(FLOOR);
-    assert!(
-        figures.disturbed <= most,
-        "{line}; at most {most:?} is allowed"
-    );
+    figures(&shared)
 }
 
 fn ping(shared: &Shared, stream: &Stream, seed: u64) {
     let pattern = Pattern::new(seed);
     let mut io = stream;
-    std::io::Write::write_all(&mut io, b"e").expect("the relay takes a byte");
+    io.write_all(b"e").expect("the relay takes a byte");
     let mut at = 0;
     let mut pings = Vec::new();
     while !shared.stop.load(Ordering::SeqCst) {
@@ -175,8 +203,11 @@ fn figures(shared: &Shared) -> Figures {
             .map(|(_, nanos)| *nanos)
             .collect();
         took.sort_unstable();
-        assert!(took.len() >= 50, "only {} pings in a phase", took.len());
-        took[took.len() * 99 / 100]
+        // Not one in a phase is the longest disturbance of all.
+        let slowest = took.len() * 99 / 100;
+        took.get(slowest)
+            .copied()
+            .unwrap_or(PHASE.as_nanos() as u64)
     };
     let median = |first: u64| {
         let mut of_rounds: Vec<u64> = (1..=ROUNDS as u64)
