@@ -18,6 +18,10 @@ ringside_tests::instances! {
 
 const CROWD: usize = 200;
 
+/// As many as a pool of 8 MiB has room for. Twice as many that still take a little now and then hold all of it on the ring,
+/// and the others wait until one of them is shed.
+const READERS: usize = 100;
+
 /// Has each connection in turn do something, `pause` after the one before.
 fn in_turn(crowd: Vec<Stream>, pause: Duration, act: fn(&Stream)) -> Busy {
     let crowd = Arc::new(crowd);
@@ -39,7 +43,7 @@ fn slow_readers(kind: Kind) {
         let relay = relay(kind).to(&server).start();
         compare(kind, "slow readers", &relay, || {
             in_turn(
-                crowd(&relay, &server, CROWD, b"s"),
+                crowd(&relay, &server, READERS, b"s"),
                 Duration::from_micros(500),
                 |stream| {
                     let mut io = stream;
