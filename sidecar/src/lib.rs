@@ -16,6 +16,7 @@ pub mod resolver;
 pub mod settings;
 #[cfg(any(test, feature = "simulation"))]
 pub mod simulation;
+pub mod target_check;
 pub mod time;
 pub mod worker;
 

@@ -2,6 +2,7 @@
 //!
 //! Everything here waits for events with a bound, fails with a sentence, and leaves nothing behind.
 
+pub mod cgroup;
 mod configuration;
 pub mod fuzz;
 pub mod http;

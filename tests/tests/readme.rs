@@ -52,7 +52,7 @@ fn the_settings_that_are_called_defaults_are_the_defaults() {
     let named = Settings::default().fields().len();
     assert_eq!(
         settings.matches(": ").count(),
-        named + 8,
+        named + 9,
         "fields and groups"
     );
 }

@@ -38,6 +38,19 @@ words! {
 }
 
 words! {
+    /// What happens to a relay's listener while its target refuses connections.
+    TargetCheckMode {
+        /// It is closed, so that the kernel answers with a reset, and whoever probes the relay's port sees what they would
+        /// see at the target's.
+        Close = "Close",
+        /// Nothing; it is told in metrics and status.
+        Report = "Report",
+        /// Nothing is checked.
+        Off = "Off",
+    }
+}
+
+words! {
     /// Which closed connections get a line in the access log.
     AccessLogMode {
         /// None of them.
@@ -84,6 +97,10 @@ group! {
     Accept, AcceptPatch, "accept" {
         /// Connections open at once in the whole process. 1 to 1000000: each costs two descriptors and a little memory.
         max_connections "maxConnections": u32 = 4_096, in 1..=1_000_000;
+        /// Connections open at once from one source in the whole process: an IPv4 address, or the /64 of an IPv6 one. 0 (no
+        /// limit) to 1000000. Off by default, because many clients may come from one address: behind a proxy, a load
+        /// balancer or a Service that rewrites sources, all of them. Unix sockets have no source.
+        per_source "perSource": u32 = 0, in 0..=1_000_000;
         /// Connections accepted per second in the whole process, with bursts of up to a tenth of a second's worth. 1 to
         /// 1000000: zero would be a relay that is up and serves nobody; remove the relay for that.
         max_per_second "maxPerSecond": u32 = 5_000, in 1..=1_000_000;
@@ -154,6 +171,21 @@ group! {
 }
 
 group! {
+    /// Looking whether the target takes connections. A check never becomes a connection that the application sees.
+    TargetCheck, TargetCheckPatch, "targetCheck" {
+        /// What is done about a target that refuses.
+        mode "mode": TargetCheckMode = TargetCheckMode::Close;
+        /// The longest time from one check to the next; each comes up to a quarter earlier, so that many sidecars do not check in
+        /// step. 10ms to 1h: less would be load, more would tell nobody anything.
+        interval "interval": Span = Span::from_secs(1), in Span::from_millis(10)..=Span::from_secs(3_600);
+        /// Checks in a row that must be refused before a target that took connections counts as refusing. 1 to 100.
+        failures "failures": u32 = 2, in 1..=100;
+        /// Checks in a row that must not be refused before it counts as taking connections again. 1 (at once) to 100.
+        successes "successes": u32 = 1, in 1..=100;
+    }
+}
+
+group! {
     /// Options of the TCP sockets on both sides.
     Tcp, TcpPatch, "tcp" {
         /// How long a connection is quiet before the kernel probes the peer, in whole seconds. 0s (no probes) to 32767s,
@@ -191,6 +223,8 @@ whole! {
     timeouts "timeouts": Timeouts, TimeoutsPatch;
     /// Going unready and coming back.
     readiness "readiness": Readiness, ReadinessPatch;
+    /// Whether targets take connections.
+    target_check "targetCheck": TargetCheck, TargetCheckPatch;
     /// Socket options.
     tcp "tcp": Tcp, TcpPatch;
     /// Lines per connection.

@@ -12,6 +12,7 @@ mod tests;
 pub use groups::{
     Accept, AcceptPatch, AccessLog, AccessLogMode, AccessLogPatch, Backoff, BackoffPatch, Batch,
     BatchMode, BatchPatch, Buffers, BuffersPatch, Jitter, Patch, Readiness, ReadinessMode,
-    ReadinessPatch, Settings, Tcp, TcpPatch, Timeouts, TimeoutsPatch,
+    ReadinessPatch, Settings, TargetCheck, TargetCheckMode, TargetCheckPatch, Tcp, TcpPatch,
+    Timeouts, TimeoutsPatch,
 };
 pub use resolve::{FieldInEffect, Resolved, Source, Violation};

@@ -16,6 +16,7 @@ use crate::pressure::gate::PauseReason;
 use crate::pressure::shed::Rung;
 use crate::process::State;
 use crate::process::judging::Phase;
+use crate::target_check::reach::Verdict;
 use crate::worker::stats::WorkerStats;
 use crate::worker::team::{RelayCounts, RunningRelay};
 
@@ -85,6 +86,10 @@ struct Relay {
     listen: Vec<String>,
     target: Option<String>,
     addresses: Vec<String>,
+    /// Whether it listens now: not while its target refuses connections.
+    listening: bool,
+    /// What checks say of the target: `taking connections`, `refusing connections`, or `unknown`.
+    target_state: &'static str,
     /// Why it does not listen where it should.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
@@ -252,6 +257,12 @@ fn relay(state: &State, counts: &RelayCounts, running: &[RunningRelay]) -> Relay
         listen: mine.iter().map(|r| r.address.to_string()).collect(),
         target: newest.map(|running| running.wanted.target.to_string()),
         addresses: addresses.iter().flat_map(|a| a.iter()).map(shown).collect(),
+        listening: mine.iter().any(|running| running.listens()),
+        target_state: match newest.map(|running| running.checked.reach.verdict()) {
+            Some(Verdict::Taking) => "taking connections",
+            Some(Verdict::Refusing) => "refusing connections",
+            Some(Verdict::Unknown) | None => "unknown",
+        },
         error: None,
         lookup_error: newest
             .and_then(|running| state.relays.resolver().name(&running.wanted.target))

@@ -35,9 +35,10 @@ impl Errno {
         matches!(self.0, libc::EMFILE | libc::ENFILE)
     }
 
-    /// Out of some memory of the kernel; trying again later is right.
+    /// Out of some memory; trying again later is right. EFAULT is among them: our addresses are good, so it says that a page
+    /// behind one could not be had, as at the limit of a memory cgroup whose OOM killer is off.
     pub fn is_memory(self) -> bool {
-        matches!(self.0, libc::ENOMEM | libc::ENOBUFS)
+        matches!(self.0, libc::ENOMEM | libc::ENOBUFS | libc::EFAULT)
     }
 }
 

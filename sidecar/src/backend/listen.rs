@@ -1,6 +1,6 @@
 //! Listening sockets: one per worker for each address, sharing it by SO_REUSEPORT.
 //!
-//! It owns how an address is bound; it never accepts. A port that is still held by a ring being torn down
+//! It owns how an address is bound and kept; it never accepts. A port that is still held by a ring being torn down
 //! (which the kernel does a few milliseconds after its process is gone) is tried again for a moment.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -22,6 +22,16 @@ pub struct ListenError {
     address: SocketAddr,
     source: std::io::Error,
     hint: &'static str,
+}
+
+impl ListenError {
+    fn of(address: SocketAddr, source: std::io::Error) -> Self {
+        ListenError {
+            address,
+            hint: hint(&source),
+            source,
+        }
+    }
 }
 
 /// A listening socket, closed when the last one who knows it drops it.
@@ -79,57 +89,100 @@ impl Drop for ListenSocket {
     }
 }
 
-/// The address's listeners, and the port that the kernel chose where none was given.
+/// An address that is this process's, whether or not anybody listens there at the moment: a socket that is bound and
+/// never listens. Without a listener beside it the kernel answers whoever connects with a reset.
 #[derive(Debug)]
-pub struct Listeners {
-    /// One for each worker.
-    pub sockets: Vec<ListenSocket>,
-    /// Where they listen.
-    pub address: SocketAddr,
+pub struct Reservation {
+    socket: Socket,
+    address: SocketAddr,
 }
 
-/// Binds `count` listeners to one address.
-///
-/// # Errors
-/// The address is in use by someone else, not of this machine, or not allowed.
-pub fn listen(
+impl Reservation {
+    /// Takes an address; port 0 is the kernel's choice.
+    ///
+    /// # Errors
+    /// The address is in use by someone else, not of this machine, or not allowed.
+    pub fn take(address: SocketAddr, options: &SocketOptions) -> Result<Self, ListenError> {
+        let fail = |source| ListenError::of(address, source);
+        // Bound without SO_REUSEPORT, so that another program's port is an error and not shared.
+        let socket = patiently(address, options).map_err(fail)?;
+        let bound = socket.local_addr().map_err(fail)?;
+        let reservation = Reservation {
+            socket,
+            address: bound.as_socket().unwrap_or(address),
+        };
+        reservation.keep_others_out().map_err(fail)?;
+        Ok(reservation)
+    }
+
+    /// SO_REUSEADDR, which the bind needs where connections of an earlier process are not forgotten yet, would let any
+    /// program have the port while nobody listens.
+    fn keep_others_out(&self) -> std::io::Result<()> {
+        self.socket.set_reuse_port(true)?;
+        self.socket.set_reuse_address(false)?;
+        // The kernel believes what it noted of the port at the first bind until a socket without the option is bound.
+        let domain = Domain::for_address(self.address);
+        let note = Socket::new(domain, Type::STREAM.cloexec(), None)?;
+        note.set_reuse_port(true)?;
+        if self.address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+            note.set_only_v6(false)?;
+        }
+        // Connections of another program's may forbid it; then the first listener does the same.
+        let _ = note.bind(&self.address.into());
+        Ok(())
+    }
+
+    /// The address, with the port that the kernel chose where none was given.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Makes `count` sockets listen at the address.
+    ///
+    /// # Errors
+    /// No descriptor or no memory is left.
+    pub fn listen(
+        &self,
+        count: usize,
+        backlog: u32,
+        options: &SocketOptions,
+    ) -> Result<Vec<ListenSocket>, ListenError> {
+        let fail = |source| ListenError::of(self.address, source);
+        let mut sockets = Vec::with_capacity(count);
+        for _ in 0..count {
+            let socket = open(self.address, options).map_err(fail)?;
+            socket.set_reuse_port(true).map_err(fail)?;
+            socket.bind(&self.address.into()).map_err(fail)?;
+            sockets.push(socket);
+        }
+        let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+        for socket in &sockets {
+            socket.listen(backlog).map_err(fail)?;
+        }
+        let ids = sockets.into_iter().map(IntoRawFd::into_raw_fd);
+        Ok(ids.map(|id| ListenSocket(SocketId(id))).collect())
+    }
+}
+
+/// Listeners that are there for good, and where.
+#[cfg(test)]
+#[derive(Debug)]
+pub(crate) struct Listeners {
+    pub(crate) sockets: Vec<ListenSocket>,
+    pub(crate) address: SocketAddr,
+}
+
+#[cfg(test)]
+pub(crate) fn listen(
     address: SocketAddr,
     count: usize,
     backlog: u32,
     options: &SocketOptions,
 ) -> Result<Listeners, ListenError> {
-    let fail = |source: std::io::Error| ListenError {
-        address,
-        hint: hint(&source),
-        source,
-    };
-    // The first one is bound without SO_REUSEPORT, so that another program's port is an error and not shared.
-    let first = patiently(address, options).map_err(fail)?;
-    let bound = first
-        .local_addr()
-        .map_err(fail)?
-        .as_socket()
-        .unwrap_or(address);
-    let mut sockets = vec![first];
-    if count > 1 {
-        sockets[0].set_reuse_port(true).map_err(fail)?;
-        for _ in 1..count {
-            let socket = open(bound, options).map_err(fail)?;
-            socket.set_reuse_port(true).map_err(fail)?;
-            socket.bind(&bound.into()).map_err(fail)?;
-            sockets.push(socket);
-        }
-    }
-    let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
-    for socket in &sockets {
-        socket.listen(backlog).map_err(fail)?;
-    }
+    let reservation = Reservation::take(address, options)?;
     Ok(Listeners {
-        sockets: sockets
-            .into_iter()
-            .map(|s| ListenSocket(SocketId(s.into_raw_fd())))
-            .collect(),
-        address: bound,
+        sockets: reservation.listen(count, backlog, options)?,
+        address: reservation.address(),
     })
 }
 
@@ -175,5 +228,67 @@ fn hint(error: &std::io::Error) -> &'static str {
             "; no file descriptor is left: raise the limit (ulimit -n)"
         }
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpStream};
+
+    use super::*;
+
+    const OPTIONS: SocketOptions = SocketOptions {
+        no_delay: true,
+        keepalive: Duration::ZERO,
+        user_timeout: Duration::ZERO,
+    };
+
+    fn any_port(ip: impl Into<IpAddr>) -> SocketAddr {
+        SocketAddr::new(ip.into(), 0)
+    }
+
+    /// What any program may try, with and without SO_REUSEADDR.
+    fn assert_kept(address: SocketAddr) {
+        for reuse in [false, true] {
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+            socket.set_reuse_address(reuse).unwrap();
+            let bound = socket.bind(&address.into());
+            assert_eq!(
+                bound.map_err(|error| error.kind()),
+                Err(std::io::ErrorKind::AddrInUse),
+                "with SO_REUSEADDR {reuse}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_reserved_address_refuses_and_is_kept_whether_or_not_it_is_listened_at() {
+        let reservation = Reservation::take(any_port(Ipv4Addr::LOCALHOST), &OPTIONS).unwrap();
+        let address = reservation.address();
+        for _ in 0..3 {
+            assert_kept(address);
+            let refused = TcpStream::connect(address).unwrap_err();
+            assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+            let listeners = reservation.listen(2, 16, &OPTIONS).unwrap();
+            assert_kept(address);
+            let client = TcpStream::connect(address).unwrap();
+            drop(listeners);
+            drop(client);
+        }
+        assert!(Reservation::take(address, &OPTIONS).is_err());
+        drop(reservation);
+        Reservation::take(address, &OPTIONS).unwrap();
+    }
+
+    #[test]
+    fn both_families_are_reserved_together() {
+        let Ok(reservation) = Reservation::take(any_port(Ipv6Addr::UNSPECIFIED), &OPTIONS) else {
+            // No IPv6 here.
+            return;
+        };
+        let port = reservation.address().port();
+        assert_kept(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        let _listeners = reservation.listen(1, 16, &OPTIONS).unwrap();
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
     }
 }

@@ -10,6 +10,7 @@ pub mod completion;
 pub mod descriptors;
 pub mod epoll;
 pub mod errno;
+pub mod handshake;
 pub mod inject;
 pub mod listen;
 pub mod pool;

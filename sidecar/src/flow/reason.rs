@@ -36,13 +36,15 @@ pub enum CloseReason {
     DrainLimit,
     /// Ended on purpose, to relieve a worker under pressure.
     Shed,
+    /// Its source had `accept.perSource` connections open.
+    SourceLimit,
     /// The worker's backend had to be built anew.
     BackendLost,
 }
 
 impl CloseReason {
     /// Every reason, in the order of [`CloseReason::index`].
-    pub const ALL: [CloseReason; 16] = [
+    pub const ALL: [CloseReason; 17] = [
         CloseReason::Finished,
         CloseReason::ClientReset,
         CloseReason::UpstreamReset,
@@ -58,6 +60,7 @@ impl CloseReason {
         CloseReason::HalfCloseTimeout,
         CloseReason::DrainLimit,
         CloseReason::Shed,
+        CloseReason::SourceLimit,
         CloseReason::BackendLost,
     ];
 
@@ -84,13 +87,18 @@ impl CloseReason {
             CloseReason::HalfCloseTimeout => "half_close_timeout",
             CloseReason::DrainLimit => "drain_limit",
             CloseReason::Shed => "shed",
+            CloseReason::SourceLimit => "source_limit",
             CloseReason::BackendLost => "backend_lost",
         }
     }
 
-    /// Whether nothing is wrong: the access log's mode `Errors` leaves these out.
+    /// Whether the access log's mode `Errors` leaves it out: nothing is wrong, or a line for each would let one source
+    /// use up the log.
     pub fn is_ordinary(self) -> bool {
-        matches!(self, CloseReason::Finished | CloseReason::IdleTimeout)
+        matches!(
+            self,
+            CloseReason::Finished | CloseReason::IdleTimeout | CloseReason::SourceLimit
+        )
     }
 
     /// The reason for an error on an established connection.

@@ -11,4 +11,5 @@ pub mod gate;
 pub mod rate;
 pub mod readiness;
 pub mod shed;
+pub mod sources;
 mod window;

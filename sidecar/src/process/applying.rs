@@ -13,6 +13,7 @@ use socket2::SockAddr;
 
 use crate::backend::listen::ListenError;
 use crate::resolver::{FIRST_ANSWER, Followers, Resolver};
+use crate::target_check::{self, Checked, Checker};
 use crate::worker::team::{RunningRelay, Team};
 
 /// How often relays that could not be opened are tried again.
@@ -32,6 +33,7 @@ pub struct Unopened {
 pub struct Relays {
     team: Arc<Team>,
     resolver: Resolver,
+    checker: Checker,
     /// What is wanted. Held while anything is opened or closed.
     wanted: Mutex<Vec<Relay>>,
     unopened: ArcSwap<Vec<Unopened>>,
@@ -54,10 +56,11 @@ impl Relays {
     /// No relays yet.
     ///
     /// # Errors
-    /// The resolver's thread cannot be started.
+    /// A thread for the resolver or for the checks of targets cannot be started.
     pub fn new(team: Arc<Team>) -> std::io::Result<Self> {
         Ok(Relays {
             resolver: Resolver::start(team.clone())?,
+            checker: Checker::start(team.clone())?,
             team,
             wanted: Mutex::default(),
             unopened: ArcSwap::default(),
@@ -85,6 +88,8 @@ impl Relays {
         let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
         relays.clone_into(&mut wanted);
         self.reconcile_and_tell(&wanted);
+        // What leads elsewhere, and what was closed by settings that changed, need not wait.
+        self.checker.check_now();
     }
 
     /// Tries again what could not be opened. May wait for a second for each.
@@ -142,10 +147,21 @@ impl Relays {
         };
         let going: Vec<&Running> = running.iter().filter(|r| !stays(r)).collect();
         let addresses = self.addresses_of(wanted);
+        // A relay that listens already is judged as it goes on.
+        let opens = |relay: &Relay| runs(relay).is_none_or(|r| r.wanted.listen != relay.listen);
+        let asked: Vec<Vec<SockAddr>> = wanted
+            .iter()
+            .zip(&addresses)
+            .map(|(relay, addresses)| match opens(relay) {
+                true => addresses.clone(),
+                false => Vec::new(),
+            })
+            .collect();
+        let checked = target_check::first(&asked, &self.team.settings().target_check);
 
         let mut failed = Vec::new();
         let mut after_closing = Vec::new();
-        for (relay, addresses) in wanted.iter().zip(addresses) {
+        for ((relay, addresses), checked) in wanted.iter().zip(addresses).zip(checked) {
             match runs(relay) {
                 Some(r) if r.wanted == *relay => {}
                 Some(r) if r.wanted.listen == relay.listen => {
@@ -153,10 +169,10 @@ impl Relays {
                 }
                 // The port is still ours, and has to be closed first.
                 _ if going.iter().any(|r| shares_port(r, relay)) => {
-                    after_closing.push((relay, addresses));
+                    after_closing.push((relay, addresses, checked));
                 }
                 // Else the old listener stays until the new one is there, and where there is none, for good.
-                Some(r) => match self.add(relay, addresses.clone()) {
+                Some(r) => match self.add(relay, addresses.clone(), checked) {
                     Ok(()) => drop(self.team.remove(&relay.name)),
                     Err(error) => {
                         let there = Relay {
@@ -170,7 +186,7 @@ impl Relays {
                     }
                 },
                 None => {
-                    if let Err(error) = self.add(relay, addresses) {
+                    if let Err(error) = self.add(relay, addresses, checked) {
                         failed.push((relay.clone(), error));
                     }
                 }
@@ -180,14 +196,14 @@ impl Relays {
             let is_wanted = wanted.iter().any(|relay| relay.name == r.wanted.name);
             let moves = after_closing
                 .iter()
-                .any(|(relay, _)| relay.name == r.wanted.name);
+                .any(|(relay, _, _)| relay.name == r.wanted.name);
             if !is_wanted || moves {
                 self.team.remove(&r.wanted.name);
                 tracing::info!(relay = r.wanted.name, address = %r.address, "no longer listening");
             }
         }
-        for (relay, addresses) in after_closing {
-            if let Err(error) = self.add(relay, addresses) {
+        for (relay, addresses, checked) in after_closing {
+            if let Err(error) = self.add(relay, addresses, checked) {
                 failed.push((relay.clone(), error));
             }
         }
@@ -200,11 +216,16 @@ impl Relays {
         self.resolver.addresses(&targets, FIRST_ANSWER)
     }
 
-    fn add(&self, relay: &Relay, addresses: Vec<SockAddr>) -> Result<(), ListenError> {
+    fn add(
+        &self,
+        relay: &Relay,
+        addresses: Vec<SockAddr>,
+        checked: Checked,
+    ) -> Result<(), ListenError> {
         if self.closed.load(Ordering::SeqCst) {
             return Ok(());
         }
-        let running = self.team.add(relay, addresses)?;
+        let running = self.team.add(relay, addresses, checked)?;
         if self.closed.load(Ordering::SeqCst) {
             // It may have come after all others were closed.
             self.team.remove(&relay.name);
@@ -213,7 +234,16 @@ impl Relays {
         self.resolver.tell(&relay.target);
         // Not `target`, which is a field of every line.
         let (address, to) = (running.address, relay.target.to_string());
-        tracing::info!(relay = relay.name, %address, to, "listening");
+        if running.listens() {
+            tracing::info!(relay = relay.name, %address, to, "listening");
+        } else {
+            tracing::warn!(
+                relay = relay.name,
+                %address,
+                to,
+                "closed: the target refuses connections, and so does this port until the target takes them"
+            );
+        }
         Ok(())
     }
 

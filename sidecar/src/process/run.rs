@@ -19,6 +19,7 @@ use super::{access_lines, cpus, drain};
 use crate::admin;
 use crate::backend::descriptors;
 use crate::logging::{LogControl, LogLevel};
+use crate::pressure::sources::{Telling, Told};
 use crate::settings::{Change, Live, Loaded, Origin, Watch};
 use crate::worker::access_log::AccessLog;
 use crate::worker::shared::Shared;
@@ -349,6 +350,7 @@ fn take(state: &State, change: Change) {
 async fn look_after(state: &Arc<State>) -> anyhow::Error {
     let workers = state.team.stats().len();
     let mut was_ready = true;
+    let mut refusals = Telling::default();
     let mut tried = Instant::now();
     loop {
         tokio::time::sleep(LOOK).await;
@@ -367,6 +369,7 @@ async fn look_after(state: &Arc<State>) -> anyhow::Error {
                 tracing::warn!(reason = judged.reason, "unready");
             }
         }
+        tell_of_refusals(state, &mut refusals);
         if !state.relays.unopened().is_empty() && tried.elapsed() >= RETRY {
             tried = Instant::now();
             let retrying = state.clone();
@@ -374,6 +377,24 @@ async fn look_after(state: &Arc<State>) -> anyhow::Error {
             // Without a thread it is tried the next time.
             let _ = thread.spawn(move || retrying.relays.retry());
         }
+    }
+}
+
+/// Tells that connections are refused for their source, and that none are any more: never of a single one.
+fn tell_of_refusals(state: &State, refusals: &mut Telling) {
+    let sources = &state.team.shared().sources;
+    let limit = state.team.settings().accept.per_source;
+    match refusals.look(sources.refused_total(), state.now()) {
+        Some(Told::Begun) => tracing::warn!(
+            source = sources.last_refused().map(|source| source.to_string()),
+            limit,
+            "connections are refused: their source has as many open as accept.perSource allows"
+        ),
+        Some(Told::Ended { refused }) => tracing::info!(
+            refused,
+            "connections are no longer refused for their source"
+        ),
+        None => {}
     }
 }
 

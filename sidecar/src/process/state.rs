@@ -126,12 +126,20 @@ impl State {
         } else {
             self.team.relays().len()
         };
-        judging::readiness(
+        let mut judged = judging::readiness(
             self.phase(),
             self.workers(),
             (listening, wanted),
             self.now(),
-        )
+        );
+        if judged.ready {
+            // Told, and no reason to be unready: it is the application's, whose own probes speak for it.
+            for relay in self.team.relays().iter().filter(|relay| !relay.listens()) {
+                let name = &relay.relay.name;
+                judged.reason += &format!("; {name} is closed, as its target refuses connections");
+            }
+        }
+        judged
     }
 
     /// Whether every worker's loop still turns.

@@ -338,6 +338,14 @@ impl Run {
             CloseReason::IdleTimeout | CloseReason::HalfCloseTimeout => {
                 self.timed_out(near, far, reason)
             }
+            CloseReason::SourceLimit => {
+                let is_limited = |s: &Settings| s.accept.per_source > 0;
+                allow(
+                    self.plan.all_settings.iter().any(is_limited),
+                    "there is no limit by source",
+                )?;
+                is_reset(Some(near))
+            }
             CloseReason::DrainLimit => allow(self.peers.borrow().has_finish, "nobody told it to"),
             CloseReason::Shed => {
                 let limit = self.plan.least(|s| s.accept.max_connections).unwrap_or(0);

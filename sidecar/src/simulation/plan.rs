@@ -249,6 +249,7 @@ fn settings(random: &mut Rng) -> Settings {
     if random.bool() {
         s.accept.max_connections = one_of(random, &[1, 2, 5, 300]);
         s.accept.max_per_second = one_of(random, &[10, 200, 5_000]);
+        s.accept.per_source = one_of(random, &[0, 0, 1, 3]);
     }
     if random.bool() {
         s.buffers.pool = Size::from_kib(one_of(random, &[128, 256, 1_024]));

@@ -12,13 +12,13 @@ use ringside_api::settings::AccessLogMode;
 use super::command::Command;
 use super::shared::Relay;
 use super::stats::Retry;
-use super::{Connection, Worker, mark_dirty};
+use super::{ARRIVALS_PER_TURN, Connection, Worker, mark_dirty};
 use crate::backend::listen::ListenSocket;
 use crate::backend::{
     Backend, Completion, Errno, Event, Operation, OperationKind, SocketId, Token,
 };
 use crate::bug::{self, Bug};
-use crate::flow::{CloseReason, FlowId};
+use crate::flow::{CloseReason, FlowId, Side};
 use crate::pressure::gate::{GateState, Load, PauseReason};
 use crate::pressure::shed::Rung;
 use crate::time::Time;
@@ -247,7 +247,7 @@ impl<B: Backend> Worker<B> {
             };
             let token = Token::new(
                 OperationKind::Accept,
-                super::completions::key(id, crate::flow::Side::Client),
+                super::completions::key(id, Side::Client),
             );
             match listening.accept {
                 Accept::Idle if listening.leaving => {
@@ -299,25 +299,63 @@ impl<B: Backend> Worker<B> {
     fn open(&mut self, client: SocketId, relay: Arc<Relay>) {
         self.load_changed = true;
         let shared = &self.surroundings.shared;
-        if let Some(rate) = self.gate.rate() {
-            shared.spend(rate, 1, self.now);
-        }
         shared.count_descriptors(1);
         let open = 1 + shared.connections_open.fetch_add(1, Ordering::Relaxed);
         let stats = &relay.stats[self.surroundings.index];
         stats.opened.add(1);
         let mut connection = Connection::new(client, relay, self.now);
-        if self.limits.settings.access_log.mode != AccessLogMode::Off {
+        let per_source = self.limits.per_source;
+        if per_source > 0 || self.limits.settings.access_log.mode != AccessLogMode::Off {
             // Now, as a connection that was reset has no address any more.
             connection.client = self.backend.peer(client);
         }
-        if open > self.limits.gate.max_connections {
+        let source = connection.client.filter(|_| per_source > 0);
+        connection.is_of_source =
+            source.is_some_and(|client| shared.sources.admit(client.ip(), per_source));
+        let is_refused = source.is_some() && !connection.is_of_source;
+        // What is refused for its source takes nothing of the rate, or one source could use up what is for all.
+        if let Some(rate) = self.gate.rate().filter(|_| !is_refused) {
+            shared.spend(rate, 1, self.now);
+        }
+        if is_refused {
+            connection.flow.end(CloseReason::SourceLimit);
+        } else if open > self.limits.gate.max_connections {
             // A multishot accept delivers what it finds before the gate can close; the limit holds all the same.
             connection.flow.end(CloseReason::Shed);
         }
-        let id = self.connections.insert(connection);
-        if let Some(connection) = self.connections.get_mut(id) {
-            mark_dirty(&mut self.dirty, id, connection);
+        self.arrivals.push_back(self.connections.insert(connection));
+    }
+
+    /// Begins with some of those that were accepted, so that those who are here do not wait for all that come.
+    pub(super) fn begin_with_arrivals(&mut self) {
+        let some = self.arrivals.len().min(ARRIVALS_PER_TURN);
+        for id in self.arrivals.drain(..some) {
+            if let Some(connection) = self.connections.get_mut(id) {
+                mark_dirty(&mut self.dirty, id, connection);
+            }
+        }
+    }
+}
+
+impl<B: Backend> Worker<B> {
+    /// Counts for their sources what was accepted while there was no limit for them.
+    pub(super) fn count_sources(&mut self) {
+        if self.limits.per_source == 0 {
+            return;
+        }
+        let sources = &self.surroundings.shared.sources;
+        for connection in self.connections.values_mut().filter(|c| !c.is_of_source) {
+            if connection.client.is_none() {
+                connection.client = self.backend.peer(connection.flow.socket(Side::Client));
+            }
+            // One that is being ended was refused, or soon leaves anyway.
+            if let Some(client) = connection
+                .client
+                .filter(|_| connection.flow.closing().is_none())
+            {
+                sources.count(client.ip());
+                connection.is_of_source = true;
+            }
         }
     }
 }

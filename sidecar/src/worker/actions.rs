@@ -214,6 +214,9 @@ impl<B: Backend> Worker<B> {
             }
         }
         self.load_changed = true;
+        if let Some(client) = connection.client.filter(|_| connection.is_of_source) {
+            self.surroundings.shared.sources.release(client.ip());
+        }
         self.timers.cancel(id.slot);
         self.return_pipes(&mut connection);
         for side in Side::BOTH {

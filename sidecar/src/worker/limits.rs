@@ -40,6 +40,8 @@ pub struct Limits {
     pub budget: BudgetLimits,
     /// See [`crate::pressure::gate`].
     pub gate: GateLimits,
+    /// The most connections of one source; 0 is no limit.
+    pub per_source: u32,
     /// See [`crate::pressure::shed`].
     pub ladder: LadderLimits,
     /// See [`crate::pressure::readiness`].
@@ -94,6 +96,7 @@ impl Limits {
                 descriptor_reserve: s.accept.descriptor_reserve,
                 ..GateLimits::default()
             },
+            per_source: s.accept.per_source,
             ladder: LadderLimits::default(),
             readiness: ReadinessLimits {
                 mode: match s.readiness.mode {

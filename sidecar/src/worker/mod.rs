@@ -14,6 +14,7 @@ pub mod inspection;
 pub mod limits;
 mod relief;
 pub mod shared;
+pub mod sources;
 mod splicing;
 pub mod stats;
 mod submitting;
@@ -49,6 +50,10 @@ use stats::WorkerStats;
 
 /// Completions handled in one turn before operations are started again: bounds how long the first of them waits.
 const COMPLETIONS_PER_TURN: usize = 1024;
+
+/// Connections that are begun with in one turn. To connect one, or to turn it away, costs as much as dozens of messages,
+/// and an accept may deliver hundreds at once.
+const ARRIVALS_PER_TURN: usize = 16;
 
 /// The longest a worker sleeps, so that its loop is seen turning.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -97,6 +102,8 @@ pub struct Worker<B: Backend> {
     timers: Timers,
     /// Reused each turn.
     completions: Vec<Completion>,
+    /// Connections that were accepted and are begun with in their turn.
+    arrivals: VecDeque<FlowId>,
     /// Connections to ask for actions.
     dirty: Vec<FlowId>,
     /// Streams that may have bytes to splice.
@@ -130,7 +137,7 @@ pub struct Worker<B: Backend> {
 struct Connection {
     flow: Flow,
     relay: Arc<Relay>,
-    /// Who it is, for the access log; not looked up where that is off.
+    /// Who it is, for the access log and the limit by source; not looked up where both are off.
     client: Option<SocketAddr>,
     /// The target's addresses while they are tried, and how many were.
     addresses: Option<Arc<Vec<SockAddr>>>,
@@ -141,6 +148,8 @@ struct Connection {
     is_dirty: bool,
     is_streaming: bool,
     waiting: Waiting,
+    /// It is among the open connections of its source.
+    is_of_source: bool,
     /// Its queued bytes, by the side that they come from, are to move out of the pool once the send that was
     /// cancelled for it is over.
     moves_out: [bool; 2],
@@ -182,6 +191,7 @@ impl<B: Backend> Worker<B> {
             chunks: ChunkStore::default(),
             timers: Timers::new(DEFAULT_TICK, now),
             completions: Vec::with_capacity(COMPLETIONS_PER_TURN),
+            arrivals: VecDeque::new(),
             dirty: Vec::new(),
             streams: Vec::new(),
             starved: VecDeque::new(),
@@ -226,6 +236,7 @@ impl<B: Backend> Worker<B> {
         let more = self.reap();
         self.expire_timers();
         self.decide();
+        self.begin_with_arrivals();
         self.act_on_dirty();
         self.pump_streams();
         self.act_on_dirty();
@@ -331,6 +342,7 @@ impl<B: Backend> Worker<B> {
         self.backend.set_pool_limit(limits.pool_bytes);
         self.limits = limits;
         self.close_surplus_pipes();
+        self.count_sources();
         // A nearer deadline than the one a timer was set for has to be seen.
         for id in self.connections.ids() {
             self.touch(id);
@@ -417,6 +429,7 @@ impl Connection {
             is_dirty: false,
             is_streaming: false,
             waiting: Waiting::No,
+            is_of_source: false,
             moves_out: [false; 2],
         }
     }

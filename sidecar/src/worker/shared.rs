@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwap;
 use socket2::SockAddr;
 
+use super::sources::SharedSources;
 use super::stats::RelayStats;
 use super::sync::{AtomicU32, AtomicU64};
 use crate::pressure::rate::Rate;
@@ -21,6 +22,8 @@ pub struct Shared {
     pub descriptors_open: AtomicU32,
     /// What RLIMIT_NOFILE allows.
     pub descriptor_limit: AtomicU32,
+    /// Connections by source, while there is a limit for them.
+    pub sources: SharedSources,
     /// The bucket of `accept.maxPerSecond`, which all workers share.
     paid_until_nanos: AtomicU64,
 }

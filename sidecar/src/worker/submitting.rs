@@ -85,6 +85,7 @@ impl<B: Backend> Worker<B> {
         let busy = more
             || self.backend.queued() > most
             || !self.dirty.is_empty()
+            || !self.arrivals.is_empty()
             || !self.streams.is_empty()
             || self.may_wake();
         let wait = if busy {

@@ -2,6 +2,7 @@
 //!
 //! It owns the threads and the list of relays. It never touches a connection; workers are told by commands.
 
+pub mod listening;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -23,7 +24,8 @@ use super::shared::{Relay, Shared};
 use super::stats::{RelayStats, WorkerStats};
 use crate::backend::SocketOptions;
 use crate::backend::choice::{BackendReport, NoBackend};
-use crate::backend::listen::{self, ListenError, ListenSocket};
+use crate::backend::listen::{ListenError, ListenSocket, Reservation};
+use crate::target_check::Checked;
 use start::Start;
 
 /// What a team is made with.
@@ -48,6 +50,10 @@ pub struct RunningRelay {
     pub wanted: ringside_api::Relay,
     /// Where it listens, with the port that the kernel chose where none was given.
     pub address: std::net::SocketAddr,
+    /// What checks say of its target.
+    pub checked: Checked,
+    reservation: Arc<Reservation>,
+    /// None while it does not listen because its target refuses.
     listeners: Vec<Arc<ListenSocket>>,
 }
 
@@ -149,7 +155,8 @@ impl Team {
         })
     }
 
-    /// Begins to accept for a relay, whose target has these addresses at the moment.
+    /// Takes a relay's address, and accepts for it unless its target is known to refuse. The target has these addresses
+    /// at the moment, and this is what is known of it.
     ///
     /// # Errors
     /// Its address cannot be listened on.
@@ -157,17 +164,10 @@ impl Team {
         &self,
         wanted: &ringside_api::Relay,
         addresses: Vec<SockAddr>,
+        checked: Checked,
     ) -> Result<RunningRelay, ListenError> {
-        let settings = self.settings.load();
-        let options: SocketOptions = socket_options(&settings);
-        let listeners = listen::listen(
-            wanted.listen.0,
-            self.mailboxes.len(),
-            settings.accept.backlog,
-            &options,
-        )?;
-        self.shared
-            .count_descriptors(listeners.sockets.len() as i32);
+        let options: SocketOptions = socket_options(&self.settings.load());
+        let reservation = Reservation::take(wanted.listen.0, &options)?;
         let relay = Arc::new(Relay {
             name: wanted.name.clone(),
             target: ArcSwap::from_pointee(wanted.target.to_string()),
@@ -176,21 +176,18 @@ impl Team {
             next_address: AtomicU32::new(0),
             stats: self.counts_of(&wanted.name),
         });
-        let running = RunningRelay {
-            relay: relay.clone(),
+        let mut running = RunningRelay {
+            relay,
             wanted: wanted.clone(),
-            address: listeners.address,
-            listeners: listeners.sockets.into_iter().map(Arc::new).collect(),
+            address: reservation.address(),
+            checked,
+            reservation: Arc::new(reservation),
+            listeners: Vec::new(),
         };
-        for (of_worker, listener) in running.listeners.iter().enumerate() {
-            let (relay, listener) = (relay.clone(), listener.clone());
-            self.mailboxes[of_worker].send(Command::Listen {
-                relay,
-                listener,
-                of_worker,
-                lent_by: None,
-            });
+        if !self.is_to_be_closed(&running) {
+            self.open_listeners(&mut running)?;
         }
+        self.shared.count_descriptors(1);
         self.lock_relays().push(running.clone());
         Ok(running)
     }
@@ -201,8 +198,8 @@ impl Team {
         let Some(index) = relays.iter().position(|running| running.relay.name == name) else {
             return false;
         };
-        let running = relays.remove(index);
-        self.unlisten(&running);
+        let mut running = relays.remove(index);
+        self.leave(&mut running);
         true
     }
 
@@ -256,6 +253,7 @@ impl Team {
             Ordering::Relaxed,
         );
         running.wanted = wanted.clone();
+        running.checked.reach.forget_answers();
         true
     }
 
@@ -268,17 +266,6 @@ impl Team {
                 has.store(Arc::new(addresses.to_vec()));
             }
         }
-    }
-
-    fn unlisten(&self, running: &RunningRelay) {
-        for mailbox in self.mailboxes.iter() {
-            mailbox.send(Command::Unlisten {
-                relay: running.relay.clone(),
-                of_worker: None,
-            });
-        }
-        self.shared
-            .count_descriptors(-(running.listeners.len() as i32));
     }
 
     /// Has all workers obey these settings.
@@ -327,8 +314,8 @@ impl Team {
 
     /// Closes all listeners: arrivals are refused from now on.
     pub fn stop_listening(&self) {
-        for running in self.lock_relays().drain(..) {
-            self.unlisten(&running);
+        for mut running in self.lock_relays().drain(..) {
+            self.leave(&mut running);
         }
     }
 

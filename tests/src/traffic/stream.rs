@@ -1,13 +1,13 @@
 //! One end of a connection, TCP or Unix: sends and checks patterns, ends in every way there is. All waiting is bounded.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::{Mismatch, Pattern};
 use crate::PATIENCE;
@@ -89,6 +89,17 @@ impl Stream {
     pub fn connect(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         Self::Tcp(stream).bounded()
+    }
+
+    /// Connects over TCP from an address of this machine, such as another one of the loopback's network.
+    ///
+    /// # Errors
+    /// What the kernel answered, or that it took longer than the tests' patience.
+    pub fn connect_from(source: IpAddr, address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM.cloexec(), None)?;
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+        socket.connect_timeout(&address.into(), PATIENCE)?;
+        Self::Tcp(socket.into()).bounded()
     }
 
     /// With bounded waiting and without Nagle's delay.

@@ -1,6 +1,7 @@
 //! Limits reached: never a crash, a spin, a leak, or one connection's trouble becoming another's.
 
 use std::io::Read;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 use std::thread;
@@ -8,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use ringside_tests::await_that;
 use ringside_tests::namespace::set_send_buffers;
-use ringside_tests::relay::{Kind, Relay, Setup};
+use ringside_tests::processes::can_listen;
+use ringside_tests::relay::{Kind, Relay, Route, Setup};
 use ringside_tests::traffic::{Pattern, Server, Stream, Trouble, echo};
 use serde_json::{Value, json};
 
@@ -24,6 +26,8 @@ ringside_tests::instances! {
         a_pool_of_two_buffers_and_nobody_takes,
         as_many_connections_as_allowed,
         as_many_a_second_as_allowed,
+        as_many_of_one_source_as_allowed,
+        one_source_at_its_limit_uses_up_nothing_of_the_rate,
     ],
 }
 
@@ -373,5 +377,119 @@ fn as_many_a_second_as_allowed(kind: Kind) {
     assert!(relay.metric("accept_pauses_total", &[("reason", "rate")]) >= 1.0);
     drop(streams);
     relay.expect_closed("finished", 60);
+    relay.settle();
+}
+
+fn per_source(limit: u32) -> Value {
+    json!({"accept": {"perSource": limit}})
+}
+
+#[track_caller]
+fn connect_from(relay: &Relay, source: [u8; 4]) -> Stream {
+    let stream = Stream::connect_from(IpAddr::from(source), relay.address());
+    stream.unwrap_or_else(|error| panic!("no connection from {source:?}: {error}"))
+}
+
+/// The source is turned away, which may show before the connecting is over.
+#[track_caller]
+fn assert_refused(relay: &Relay, source: [u8; 4]) {
+    match Stream::connect_from(IpAddr::from(source), relay.address()) {
+        Ok(stream) => stream.expect_reset(),
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}"),
+    }
+}
+
+fn as_many_of_one_source_as_allowed(kind: Kind) {
+    const ONE: [u8; 4] = [127, 0, 0, 1];
+    const OTHER: [u8; 4] = [127, 0, 0, 2];
+    let server = Server::local(echo);
+    // Through a listener for both families clients of IPv4 come as IPv6 addresses.
+    let listen = if can_listen("[::]:0").is_ok() {
+        "[::]:0"
+    } else {
+        "0.0.0.0:0"
+    };
+    let mut relay = Setup::new(kind)
+        .route(Route::new("web", &server.target()).listening(listen))
+        .workers(2)
+        .settings(per_source(0))
+        .start();
+    let v4 = std::net::SocketAddr::from((ONE, relay.address().port()));
+    let connect = |relay: &Relay, source| {
+        let stream = Stream::connect_from(IpAddr::from(source), v4).unwrap();
+        stream.ping(FAST, 0, 64).unwrap();
+        assert!(relay.tells());
+        stream
+    };
+    let refused = |source| match Stream::connect_from(IpAddr::from(source), v4) {
+        Ok(stream) => stream.expect_reset(),
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}"),
+    };
+
+    // Without a limit nobody is counted; with one everybody is who is there already.
+    let mut ones: Vec<Stream> = (0..7).map(|_| connect(&relay, ONE)).collect();
+    assert_eq!(relay.metric("sources_open", &[]), 0.0);
+    relay.reconfigure(|setup| setup.settings(per_source(10)));
+    relay.await_metric("source_connections_most", &[], |most| most == 7.0);
+    ones.extend((0..3).map(|_| connect(&relay, ONE)));
+    for _ in 0..20 {
+        refused(ONE);
+    }
+    let others: Vec<Stream> = (0..10).map(|_| connect(&relay, OTHER)).collect();
+    refused(OTHER);
+    relay.expect_closed("source_limit", 21);
+    assert_eq!(relay.metric("connections_open", &[]), 20.0);
+    assert_eq!(relay.metric("source_connections_limit", &[]), 10.0);
+    assert_eq!(relay.metric("source_connections_most", &[]), 10.0);
+    assert_eq!(relay.metric("sources_open", &[]), 2.0);
+
+    // A place that is left is free; a limit that is lowered ends nobody.
+    drop(ones.pop());
+    relay.expect_closed("finished", 1);
+    ones.push(connect(&relay, ONE));
+    relay.reconfigure(|setup| setup.settings(per_source(2)));
+    relay.await_metric("source_connections_limit", &[], |limit| limit == 2.0);
+    for stream in ones.iter().chain(&others) {
+        stream.ping(FAST, 64, 128).unwrap();
+    }
+    refused(ONE);
+
+    // The log tells that it began, and of no single connection.
+    await_that("the log to tell of it", || {
+        relay.process().log().contains("accept.perSource")
+    });
+    let log = relay.process().log();
+    assert_eq!(log.matches("accept.perSource").count(), 1, "{log}");
+    assert_eq!(log.matches("source_limit").count(), 0, "{log}");
+    drop((ones, others));
+    relay.settle();
+    relay.await_metric("sources_open", &[], |sources| sources == 0.0);
+    server.settle();
+}
+
+/// What is refused for its source must not wait for, or take from, what others may do.
+fn one_source_at_its_limit_uses_up_nothing_of_the_rate(kind: Kind) {
+    let server = Server::local(echo);
+    let relay = Setup::new(kind)
+        .to(&server)
+        .settings(json!({"accept": {"perSource": 1, "maxPerSecond": 1}}))
+        .start();
+    let only = connect_from(&relay, [127, 0, 0, 1]);
+    only.ping(FAST, 0, 64).unwrap();
+    // The bucket holds one connection, and is empty for a second.
+    relay.await_metric("accept_paused", &[], |paused| paused == 0.0);
+    let begin = Instant::now();
+    for _ in 0..100 {
+        assert_refused(&relay, [127, 0, 0, 1]);
+    }
+    let other = connect_from(&relay, [127, 0, 0, 2]);
+    other.ping(FAST, 0, 64).unwrap();
+    assert!(
+        begin.elapsed() < Duration::from_secs(10),
+        "at one a second 100 refusals took {:?}",
+        begin.elapsed()
+    );
+    relay.expect_closed("source_limit", 100);
+    drop((only, other));
     relay.settle();
 }

@@ -5,6 +5,7 @@ mod bytes;
 mod ends;
 mod lifecycle;
 mod limits;
+mod refusing;
 mod reload;
 mod targets;
 mod timers;

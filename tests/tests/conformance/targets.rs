@@ -12,6 +12,7 @@ use ringside_tests::processes::{
 use ringside_tests::relay::{Kind, Relay, Route, Setup};
 use ringside_tests::skip::skip;
 use ringside_tests::traffic::{Pattern, Server, Stream, echo};
+use serde_json::json;
 
 ringside_tests::instances! {
     everywhere: [
@@ -229,9 +230,17 @@ fn the_second_address_of_a_host(kind: Kind) {
     }
 }
 
+/// A relay that listens also while its target refuses, so that what becomes of a connection then is seen.
+fn listening_all_the_while(kind: Kind, target: &str) -> Relay {
+    Setup::new(kind)
+        .route(Route::new("web", target))
+        .settings(json!({"targetCheck": {"mode": "Report"}}))
+        .start()
+}
+
 fn a_target_that_refuses(kind: Kind) {
     let target = format!("127.0.0.1:{}", free_port());
-    let relay = Setup::new(kind).route(Route::new("web", &target)).start();
+    let relay = listening_all_the_while(kind, &target);
     for _ in 0..20 {
         relay.expect_turned_away();
     }
@@ -242,9 +251,7 @@ fn a_target_that_refuses(kind: Kind) {
 fn a_unix_target_that_is_not_there(kind: Kind) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("app.sock");
-    let relay = Setup::new(kind)
-        .route(Route::new("web", &format!("unix:{}", path.display())))
-        .start();
+    let relay = listening_all_the_while(kind, &format!("unix:{}", path.display()));
     relay.expect_turned_away();
     relay.settle();
     let server = Server::unix(&path, echo);
@@ -264,7 +271,7 @@ fn a_target_that_cannot_be_reached(kind: Kind) {
 
 fn a_target_that_comes_later(kind: Kind) {
     let address = format!("127.0.0.1:{}", free_port());
-    let relay = Setup::new(kind).route(Route::new("web", &address)).start();
+    let relay = listening_all_the_while(kind, &address);
     relay.expect_turned_away();
     let server = Server::tcp(&address, echo);
     assert_echoes(&relay, &relay.connect());

@@ -5,5 +5,6 @@ mod forbidden;
 mod interrupted;
 mod load;
 mod lying;
+mod memory;
 mod pushback;
 mod storms;

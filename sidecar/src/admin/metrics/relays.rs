@@ -1,10 +1,12 @@
 //! Figures of each relay, under the label `relay`, summed over workers.
 
 use super::families::{Families, Kind};
+use crate::backend::handshake::Answer;
 use crate::flow::CloseReason;
 use crate::process::State;
+use crate::target_check::reach::Verdict;
 use crate::worker::stats::RelayStats;
-use crate::worker::team::RelayCounts;
+use crate::worker::team::{RelayCounts, RunningRelay};
 
 /// The two directions, in the order in which they are counted.
 const DIRECTIONS: [&str; 2] = ["to_upstream", "to_client"];
@@ -47,11 +49,13 @@ pub(super) fn add(families: &mut Families, state: &State) {
     let running = state.team.relays();
     let family = families.family(
         "ringside_relay_listening",
-        "Whether the relay listens (1) or was closed and has connections left (0).",
+        "Whether the relay listens (1), or is closed because its target refuses, or was removed and has connections left (0).",
         Kind::Gauge,
     );
     for counts in &counted {
-        let listens = running.iter().any(|r| r.relay.name == counts.name);
+        let listens = running
+            .iter()
+            .any(|r| r.relay.name == counts.name && r.listens());
         let value = f64::from(u8::from(listens));
         family.add(&[("relay", &counts.name)], value);
     }
@@ -63,6 +67,37 @@ pub(super) fn add(families: &mut Families, state: &State) {
     for relay in &running {
         let addresses = relay.relay.addresses.load().len() as f64;
         family.add(&[("relay", &relay.relay.name)], addresses);
+    }
+    checks(families, &running);
+}
+
+fn checks(families: &mut Families, running: &[RunningRelay]) {
+    let family = families.family(
+        "ringside_target_reachable",
+        "Whether the relay's target takes connections (1) or refuses them (0), by checks (targetCheck); not there before the first one.",
+        Kind::Gauge,
+    );
+    for relay in running {
+        let value = match relay.checked.reach.verdict() {
+            Verdict::Unknown => continue,
+            Verdict::Taking => 1.0,
+            Verdict::Refusing => 0.0,
+        };
+        family.add(&[("relay", &relay.relay.name)], value);
+    }
+    let family = families.family(
+        "ringside_target_checks_total",
+        "Checks of the relay's target since the relay listens there, by outcome; only refused ones close its listener.",
+        Kind::Counter,
+    );
+    for relay in running {
+        for answer in Answer::ALL {
+            let labels = [
+                ("relay", relay.relay.name.as_str()),
+                ("outcome", answer.label()),
+            ];
+            family.add(&labels, relay.checked.answers[answer.index()] as f64);
+        }
     }
 }
 

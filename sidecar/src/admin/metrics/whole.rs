@@ -76,6 +76,25 @@ fn limits(families: &mut Families, state: &State) {
         "The most connections open at once in the process (accept.maxConnections); ringside_connections_open has those in use.",
         f64::from(settings.accept.max_connections),
     );
+    let (sources, most) = shared.sources.occupancy();
+    level(
+        families,
+        "ringside_source_connections_limit",
+        "The most connections open at once from one source (accept.perSource; 0 is no limit); ringside_connections_closed_total has those refused as source_limit.",
+        f64::from(settings.accept.per_source),
+    );
+    level(
+        families,
+        "ringside_source_connections_most",
+        "Connections that the source with the most of them has open; counted only while there is a limit.",
+        f64::from(most),
+    );
+    level(
+        families,
+        "ringside_sources_open",
+        "Sources that have connections open; counted only while there is a limit.",
+        sources as f64,
+    );
     level(
         families,
         "ringside_accept_rate_limit",

@@ -8,7 +8,7 @@ use crate::backend::{Errno, Event, SocketId};
 const RECEIVE_PER_TURN_BYTES: u32 = 256 * 1024;
 
 /// Connections accepted from one listener in one turn.
-const ACCEPTS_PER_TURN: usize = 64;
+const ACCEPTS_PER_TURN: usize = 16;
 
 /// An entry with less room than this is not received into any more.
 const ROOM_LEAST_BYTES: u32 = 4 * 1024;

@@ -546,20 +546,19 @@ impl Kernel {
     }
 }
 
-/// The address of a link's peer: its number.
+/// How many hosts clients come from.
+const SOURCES: usize = 4;
+
+/// The first port that a client comes from: those of a link come after it.
+const FIRST_PORT: usize = 1024;
+
+/// The address of a link's peer: one of a few hosts, and a port that tells which link it is.
 pub fn address_of(link: usize) -> SocketAddr {
-    let number = link as u32;
-    let [_, a, b, c] = number.to_be_bytes();
-    SocketAddr::from(([10, a, b, c], 1024))
+    let host = [10, 0, 0, (1 + link % SOURCES) as u8];
+    SocketAddr::from((host, (FIRST_PORT + link) as u16))
 }
 
 /// The link of an address that [`address_of`] made.
 pub fn link_at(address: SocketAddr) -> Option<usize> {
-    match address {
-        SocketAddr::V4(v4) => {
-            let [_, a, b, c] = v4.ip().octets();
-            Some(u32::from_be_bytes([0, a, b, c]) as usize)
-        }
-        SocketAddr::V6(_) => None,
-    }
+    usize::from(address.port()).checked_sub(FIRST_PORT)
 }

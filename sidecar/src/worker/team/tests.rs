@@ -40,7 +40,8 @@ fn a_relay_that_was_removed_while_the_backend_broke_stays_removed() {
     let settings = Settings::default();
     let options = socket_options(&settings);
     let relays = ["goes", "stays"].map(|name| {
-        let listeners = listen::listen(any_port([127, 0, 0, 1]), 1, 16, &options).unwrap();
+        let listeners =
+            crate::backend::listen::listen(any_port([127, 0, 0, 1]), 1, 16, &options).unwrap();
         let relay = Arc::new(Relay {
             name: name.to_owned(),
             target: ArcSwap::from_pointee(String::new()),
@@ -104,7 +105,7 @@ impl Running {
             target: "127.0.0.1:9".parse().unwrap(),
             proxy_protocol: ProxyProtocol::None,
         };
-        self.0.add(&wanted, Vec::new()).unwrap()
+        self.0.add(&wanted, Vec::new(), Checked::default()).unwrap()
     }
 }
 
