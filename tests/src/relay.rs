@@ -28,7 +28,7 @@ pub fn run_on(kind: Kind, test: &'static str, body: fn(Kind)) {
     }
 }
 
-/// Makes each named function, which takes a [`Kind`], a test for each relay: `everywhere` ones for Ringside's two
+/// Makes each named function, which takes a [`Kind`], a test for each relay: `everywhere` ones for Ringside's
 /// backends and for HAProxy, `ringside` ones for what HAProxy cannot or need not do.
 #[macro_export]
 macro_rules! instances {
@@ -40,6 +40,10 @@ macro_rules! instances {
         mod epoll {
             $($crate::instances!(@one Epoll $every);)*
             $($crate::instances!(@one Epoll $own);)*
+        }
+        mod tokio_uring {
+            $($crate::instances!(@one TokioUring $every);)*
+            $($crate::instances!(@one TokioUring $own);)*
         }
         mod reference {
             $($crate::instances!(@one Reference $every);)*

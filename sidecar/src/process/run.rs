@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use ringside_api::{BackendChoice, Config, Workers};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -103,9 +103,6 @@ pub fn run(options: Options) -> anyhow::Result<Ended> {
         None => Origin::CommandLine,
     };
     let live = Arc::new(Live::new(config.clone(), origin)?);
-    if config.backend == BackendChoice::TokioUring {
-        bail!("backend: tokio-uring is not part of this build: choose auto, ring or epoll");
-    }
     let limit = descriptors::raise_limit().unwrap_or(u64::from(u32::MAX));
     let listener = match options.overrides.admin {
         Some(AdminListener::Off) => None,

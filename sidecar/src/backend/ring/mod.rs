@@ -6,7 +6,7 @@
 
 mod buffers;
 mod entries;
-mod outcome;
+pub(super) mod outcome;
 mod setup;
 
 use std::time::{Duration, Instant};

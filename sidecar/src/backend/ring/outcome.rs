@@ -4,7 +4,7 @@
 use crate::backend::{Errno, Outcome};
 
 /// `offered` entries were in the call, `taken` by the head's move, and the call failed with `error` or not.
-pub(super) fn classify(offered: u32, taken: u32, error: Option<Errno>) -> Outcome {
+pub(in crate::backend) fn classify(offered: u32, taken: u32, error: Option<Errno>) -> Outcome {
     let by_head = match (offered, taken) {
         (0, _) => Outcome::Nothing,
         (offered, taken) if taken >= offered => Outcome::All,
