@@ -117,21 +117,10 @@ pub(super) fn set_non_blocking(socket: SocketId, non_blocking: bool) {
 
 /// Accepts a connection, if one has arrived at the non-blocking listener.
 pub(super) fn accept(listener: SocketId, non_blocking: bool) -> Result<SocketId, Errno> {
-    let more = if non_blocking {
-        libc::SOCK_NONBLOCK
-    } else {
-        0
-    };
+    let more = if non_blocking { libc::SOCK_NONBLOCK } else { 0 };
     let (no_address, no_length) = (std::ptr::null_mut(), std::ptr::null_mut());
     // SAFETY: no address is asked for.
-    let fd = unsafe {
-        libc::accept4(
-            listener.0,
-            no_address,
-            no_length,
-            libc::SOCK_CLOEXEC | more,
-        )
-    };
+    let fd = unsafe { libc::accept4(listener.0, no_address, no_length, libc::SOCK_CLOEXEC | more) };
     Errno::check(fd).map(SocketId)
 }
 

@@ -35,8 +35,8 @@ use socket::Socket;
 /// Operations that may wait to be handed over.
 const ROOM: u32 = 1024;
 
-/// Late answers in a row before the kernel is asked for the reason, which takes a call of its own.
-const LATE_BEFORE_ASKING: u32 = 3;
+/// Every so many late answers in a row the kernel is asked for the reason, which takes a call of its own.
+const LATE_BEFORE_ASKING: u32 = 6;
 
 /// A worker's runtime and what it knows of each socket.
 pub struct TokioUring {
@@ -136,7 +136,7 @@ impl TokioUring {
         let (offered, taken, outcome, errno) = match turned {
             Turned::Nothing => (0, 0, Outcome::Nothing, None),
             Turned::Taken(taken) => {
-                if self.late > LATE_BEFORE_ASKING {
+                if self.late >= LATE_BEFORE_ASKING {
                     self.probe = setup::Probe::default();
                 }
                 self.late = 0;
@@ -144,7 +144,8 @@ impl TokioUring {
             }
             Turned::Late(offered) => {
                 self.late += 1;
-                let (outcome, errno) = if self.late > LATE_BEFORE_ASKING {
+                let asks = self.late % LATE_BEFORE_ASKING == 0;
+                let (outcome, errno) = if asks {
                     self.probe.ask()
                 } else {
                     (Outcome::Late, None)

@@ -152,7 +152,10 @@ impl TokioUring {
             Kind::Poll(way) => self.polled(fd, way, result),
             Kind::Send => {
                 if let Some(request) = self.sockets[fd as usize].send.take() {
-                    self.over(request.token, event(result, |sent| Event::Sent(sent as u32)));
+                    self.over(
+                        request.token,
+                        event(result, |sent| Event::Sent(sent as u32)),
+                    );
                 }
             }
             Kind::Connect => {

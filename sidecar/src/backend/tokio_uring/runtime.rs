@@ -78,7 +78,9 @@ impl Driven {
                 clears.clear();
                 woken.woken();
             })?;
-            listen(Listened::Streams(duplicate), move || answers.streams_ready())
+            listen(Listened::Streams(duplicate), move || {
+                answers.streams_ready()
+            })
         });
         match listens {
             Ok(()) => Ok(driven),

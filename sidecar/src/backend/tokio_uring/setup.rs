@@ -79,7 +79,8 @@ pub(super) fn build(entries: u32, completions: u32) -> Result<Runtime, SetupErro
 
 /// A runtime whose ring has answered, and the most requests that may be on the way in it: fewer than completions
 /// have room, so that none of them ever overflows.
-pub(super) fn make(operations: u32,
+pub(super) fn make(
+    operations: u32,
     waker: &Waker,
     streams: &Interest,
 ) -> Result<(Driven, u32), SetupError> {
