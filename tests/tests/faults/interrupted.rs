@@ -61,8 +61,8 @@ fn two_seconds_of_eintr(kind: Kind) {
     // Answered once the storm is over.
     stream.ping(Pattern::new(1), 64, 128).unwrap();
     let failed = relay.injector().counts().failed;
-    // Two for each try with tokio-uring, which submits whenever its thread parks.
-    let most = if kind == Kind::Ring { 200 } else { 300 };
+    // Several for each try with tokio-uring, which submits whenever its thread parks.
+    let most = if kind == Kind::Ring { 200 } else { 500 };
     assert!(
         (10..most).contains(&failed),
         "{failed} calls in two seconds"

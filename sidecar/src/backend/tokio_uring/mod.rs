@@ -9,6 +9,7 @@
 mod answers;
 mod entries;
 mod operations;
+mod reason;
 mod runtime;
 mod setup;
 mod socket;
@@ -28,6 +29,7 @@ use super::{
 };
 use crate::time::Time;
 use entries::Request;
+use reason::Reason;
 use runtime::{Driven, Turned};
 pub use setup::SetupError;
 use socket::Socket;
@@ -35,8 +37,9 @@ use socket::Socket;
 /// Operations that may wait to be handed over.
 const ROOM: u32 = 1024;
 
-/// Every so many late answers in a row the kernel is asked for the reason, which takes a call of its own.
-const LATE_BEFORE_ASKING: u32 = 6;
+/// After so many late answers in a row, and again after as many, the kernel is asked for the reason, which takes a
+/// call of its own. Fewer than the retries after which the worker believes that it does not pass.
+const LATE_BEFORE_ASKING: u32 = 4;
 
 /// A worker's runtime and what it knows of each socket.
 pub struct TokioUring {
@@ -61,7 +64,7 @@ pub struct TokioUring {
     prewarmed: u32,
     /// Late answers in a row.
     late: u32,
-    probe: setup::Probe,
+    reason: Reason,
 }
 
 impl TokioUring {
@@ -95,7 +98,7 @@ impl TokioUring {
             requests_most,
             prewarmed: prewarmed.min(requests_most),
             late: 0,
-            probe: setup::Probe::default(),
+            reason: Reason::default(),
         })
     }
 
@@ -136,26 +139,21 @@ impl TokioUring {
         let (offered, taken, outcome, errno) = match turned {
             Turned::Nothing => (0, 0, Outcome::Nothing, None),
             Turned::Taken(taken) => {
-                if self.late >= LATE_BEFORE_ASKING {
-                    self.probe = setup::Probe::default();
-                }
                 self.late = 0;
+                self.reason = Reason::default();
                 (taken, taken, Outcome::All, None)
             }
             Turned::Late(offered) => {
                 self.late += 1;
-                let asks = self.late % LATE_BEFORE_ASKING == 0;
-                let (outcome, errno) = if asks {
-                    self.probe.ask()
-                } else {
-                    (Outcome::Late, None)
-                };
+                if self.late.is_multiple_of(LATE_BEFORE_ASKING) {
+                    self.reason.ask();
+                }
                 // Of all reasons only one calls for another backend, as it does not pass.
-                let outcome = match outcome {
-                    Outcome::Forbidden => Outcome::Forbidden,
+                let outcome = match self.reason.outcome() {
+                    Some(Outcome::Forbidden) => Outcome::Forbidden,
                     _ => Outcome::Late,
                 };
-                (offered, 0, outcome, errno)
+                (offered, 0, outcome, self.reason.errno())
             }
             Turned::Broken => (0, 0, Outcome::Broken, None),
         };

@@ -1,20 +1,17 @@
 //! Making a runtime whose ring was seen working, with memory for what is to run on it.
 //!
-//! It owns the sizes, and the question why a ring does not answer, which tokio-uring tells nobody: a small ring of
-//! our own is asked in its place.
+//! It owns the sizes. Nothing here runs once the worker turns.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use ::tokio_uring::Runtime;
-use io_uring::types::{SubmitArgs, Timespec};
-use io_uring::{EnterFlags, IoUring, opcode};
 
 use super::entries::{Kind, Request};
+use super::reason::Reason;
 use super::runtime::Driven;
 use crate::backend::epoll::calls::Interest;
-use crate::backend::ring::outcome::classify;
-use crate::backend::{Errno, Outcome, Waker};
+use crate::backend::{Errno, Waker};
 
 /// Entries of the submission queue. A batch and its canary are always fewer.
 pub(super) const SUBMISSION_ENTRIES: u32 = 512;
@@ -102,8 +99,9 @@ pub(super) fn make(
     // What every turn rests on: a cancel by descriptor, and a canary behind it.
     let trial = vec![Request::of(waker.fd(), Kind::Cancel)];
     if !driven.finish(trial, PATIENCE) {
-        let (_, errno) = Probe::default().ask();
-        let errno = errno.unwrap_or(Errno(libc::ETIME));
+        let mut reason = Reason::default();
+        reason.ask();
+        let errno = reason.errno().unwrap_or(Errno(libc::ETIME));
         return Err(SetupError::new("a no-op by tokio-uring", errno));
     }
     match driven.answers().next() {
@@ -137,44 +135,5 @@ pub(super) fn prewarm(driven: &mut Driven, operations: u32) -> Result<u32, Setup
         Ok(made)
     } else {
         Err(SetupError::new(step, Errno(libc::ETIME)))
-    }
-}
-
-/// Asks the kernel by a ring of our own what it says to a submission.
-#[derive(Default)]
-pub(super) struct Probe(Option<IoUring>);
-
-impl Probe {
-    /// One no-op, and what the call said.
-    pub(super) fn ask(&mut self) -> (Outcome, Option<Errno>) {
-        if self.0.is_none() {
-            match IoUring::new(2) {
-                Ok(ring) => self.0 = Some(ring),
-                Err(error) => {
-                    let errno = Errno::of(&error);
-                    return (classify(1, 0, Some(errno)), Some(errno));
-                }
-            }
-        }
-        let Some(ring) = self.0.as_mut() else {
-            return (Outcome::Late, None);
-        };
-        if ring.submission().is_empty() {
-            // SAFETY: a no-op points at nothing.
-            let _ = unsafe { ring.submission().push(&opcode::Nop::new().build()) };
-        }
-        let offered = ring.submission().len() as u32;
-        let limit = Timespec::new();
-        let arguments = SubmitArgs::new().timespec(&limit);
-        let flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
-        // SAFETY: EXT_ARG goes with SubmitArgs, which is what the kernel then expects.
-        let entered = unsafe {
-            ring.submitter()
-                .enter(offered, 0, flags.bits(), Some(&arguments))
-        };
-        let taken = offered - ring.submission().len() as u32;
-        ring.completion().for_each(drop);
-        let errno = entered.err().map(|error| Errno::of(&error));
-        (classify(offered, taken, errno), errno)
     }
 }
