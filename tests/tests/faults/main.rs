@@ -5,5 +5,6 @@ mod forbidden;
 mod interrupted;
 mod load;
 mod lying;
+mod plain;
 mod pushback;
 mod storms;
