@@ -173,6 +173,18 @@ impl Driven {
         is_over
     }
 
+    /// What happens when tokio-uring panics while it works on a request.
+    #[cfg(test)]
+    pub(super) fn panic_in_a_task(&self) {
+        let owed = self.answers.owe(0, Kind::Send);
+        self.runtime.block_on(async move {
+            ::tokio_uring::spawn(async move {
+                let _unpaid = owed;
+                panic!("as it does when it cannot submit");
+            });
+        });
+    }
+
     /// Ends all requests. False if the ring does not let it happen in time, and may still use their memory.
     pub(super) fn end(&mut self) -> bool {
         if let Some(has_ended) = self.has_ended {
