@@ -79,7 +79,7 @@ impl Driven {
                 woken.woken();
             })?;
             listen(Listened::Streams(duplicate), move || {
-                answers.streams_ready()
+                answers.streams_ready();
             })
         });
         match listens {

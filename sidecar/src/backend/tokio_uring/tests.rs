@@ -58,7 +58,9 @@ fn every_byte_comes_once_and_in_order() {
     let Some(mut backend) = backend() else { return };
     let (near, mut far) = UnixStream::pair().unwrap();
     let socket = SocketId(near.as_raw_fd());
-    let sent: Vec<u8> = (0..1_000_000_u32).map(|at| (at * 31 >> 3) as u8).collect();
+    let sent: Vec<u8> = (0..1_000_000_u32)
+        .map(|at| ((at * 31) >> 3) as u8)
+        .collect();
     let bytes = sent.clone();
     let writer = std::thread::spawn(move || {
         far.write_all(&bytes).unwrap();
