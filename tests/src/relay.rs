@@ -28,18 +28,29 @@ pub fn run_on(kind: Kind, test: &'static str, body: fn(Kind)) {
     }
 }
 
-/// Makes each named function, which takes a [`Kind`], a test for each relay: `everywhere` ones for Ringside's two
-/// backends and for HAProxy, `ringside` ones for what HAProxy cannot or need not do.
+/// Makes each named function, which takes a [`Kind`], a test for each relay: `everywhere` ones for Ringside's
+/// backends and for HAProxy, `ringside` ones for what HAProxy cannot or need not do, `io_uring` ones for the backends
+/// that use it.
 #[macro_export]
 macro_rules! instances {
     (everywhere: [$($every:ident),* $(,)?], ringside: [$($own:ident),* $(,)?] $(,)?) => {
+        $crate::instances! { everywhere: [$($every),*], ringside: [$($own),*], io_uring: [] }
+    };
+    (everywhere: [$($every:ident),* $(,)?], ringside: [$($own:ident),* $(,)?],
+     io_uring: [$($uring:ident),* $(,)?] $(,)?) => {
         mod ring {
             $($crate::instances!(@one Ring $every);)*
             $($crate::instances!(@one Ring $own);)*
+            $($crate::instances!(@one Ring $uring);)*
         }
         mod epoll {
             $($crate::instances!(@one Epoll $every);)*
             $($crate::instances!(@one Epoll $own);)*
+        }
+        mod tokio_uring {
+            $($crate::instances!(@one TokioUring $every);)*
+            $($crate::instances!(@one TokioUring $own);)*
+            $($crate::instances!(@one TokioUring $uring);)*
         }
         mod reference {
             $($crate::instances!(@one Reference $every);)*

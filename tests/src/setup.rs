@@ -25,6 +25,8 @@ pub enum Kind {
     Ring,
     /// Ringside on epoll.
     Epoll,
+    /// Ringside on the tokio-uring runtime.
+    TokioUring,
     /// Ringside, which chooses.
     Auto,
     /// HAProxy.
@@ -32,10 +34,15 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn backend(self) -> &'static str {
+    /// The name of its backend, as `--backend` takes it.
+    ///
+    /// # Panics
+    /// HAProxy has none.
+    pub fn backend(self) -> &'static str {
         match self {
             Self::Ring => "ring",
             Self::Epoll => "epoll",
+            Self::TokioUring => "tokio-uring",
             Self::Auto => "auto",
             Self::Reference => unreachable!("HAProxy takes no backend"),
         }

@@ -1,5 +1,5 @@
-//! A kernel or a container without io_uring: the relay starts on epoll and says why; asked for the ring, it says that it
-//! cannot.
+//! A kernel or a container without io_uring: the relay starts on epoll and says why; asked for the ring or tokio-uring,
+//! it says that it cannot.
 
 use ringside::backend::inject::{Denial, Errno};
 use ringside_tests::namespaced;
@@ -57,21 +57,29 @@ namespaced!(
     falls_back(Errno::EOPNOTSUPP)
 );
 
-namespaced!(the_ring_asked_for_by_name_is_refused_with_a_reason, {
+fn is_refused_with_a_reason(kind: Kind) {
     for (errno, words) in WORDS {
         let server = Server::local(echo);
-        let setup = Setup::new(Kind::Ring)
-            .to(&server)
-            .denied(Denial::Setup(errno));
+        let setup = Setup::new(kind).to(&server).denied(Denial::Setup(errno));
         let (status, said) = setup.start_in_vain();
         assert_eq!(status.code(), Some(1), "{said}");
         assert_tells(&said, errno, words);
         assert!(
-            said.contains("ring") && said.contains("--backend auto"),
+            said.contains(kind.backend()) && said.contains("--backend auto"),
             "what to try is not told: {said}"
         );
     }
-});
+}
+
+namespaced!(
+    the_ring_asked_for_by_name_is_refused_with_a_reason,
+    is_refused_with_a_reason(Kind::Ring)
+);
+
+namespaced!(
+    tokio_uring_asked_for_by_name_is_refused_with_a_reason,
+    is_refused_with_a_reason(Kind::TokioUring)
+);
 
 namespaced!(check_tells_what_is_blocked, {
     let mut command = std::process::Command::new(program());

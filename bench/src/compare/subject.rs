@@ -35,6 +35,8 @@ pub(crate) enum Subject {
     RingsideRing,
     /// Ringside on epoll, one worker.
     RingsideEpoll,
+    /// Ringside on the tokio-uring runtime, one worker.
+    RingsideTokioUring,
     /// No relay: the client calls the application.
     Direct,
 }
@@ -48,6 +50,7 @@ impl Subject {
             Self::Nginx => "nginx",
             Self::RingsideRing => "ringside-ring",
             Self::RingsideEpoll => "ringside-epoll",
+            Self::RingsideTokioUring => "ringside-tokio-uring",
             Self::Direct => "direct",
         }
     }
@@ -112,7 +115,9 @@ impl Programs {
         let needed: &[&Path] = match subject {
             Subject::Haproxy | Subject::HaproxySplice => &[&self.haproxy],
             Subject::Nginx => &[&self.nginx, &self.nginx_stream_module],
-            Subject::RingsideRing | Subject::RingsideEpoll => &[&self.ringside()],
+            Subject::RingsideRing | Subject::RingsideEpoll | Subject::RingsideTokioUring => {
+                &[&self.ringside()]
+            }
             Subject::Direct => &[],
         };
         let absent = needed.iter().find(|path| !path.exists())?;
@@ -124,7 +129,9 @@ impl Programs {
         let (program, flag) = match subject {
             Subject::Haproxy | Subject::HaproxySplice => (self.haproxy.clone(), "-v"),
             Subject::Nginx => (self.nginx.clone(), "-v"),
-            Subject::RingsideRing | Subject::RingsideEpoll => (self.ringside(), "--version"),
+            Subject::RingsideRing | Subject::RingsideEpoll | Subject::RingsideTokioUring => {
+                (self.ringside(), "--version")
+            }
             Subject::Direct => return None,
         };
         let output = Command::new(program).arg(flag).output().ok()?;
@@ -188,12 +195,8 @@ impl Programs {
                 command.arg("-e").arg("stderr");
                 command
             }
-            Subject::RingsideRing | Subject::RingsideEpoll => {
-                let backend = if subject == Subject::RingsideRing {
-                    "ring"
-                } else {
-                    "epoll"
-                };
+            Subject::RingsideRing | Subject::RingsideEpoll | Subject::RingsideTokioUring => {
+                let backend = subject.name().trim_start_matches("ringside-");
                 let mut command = Command::new(self.ringside());
                 command.arg("relay");
                 match self.ringside_settings {

@@ -5,7 +5,7 @@ use super::{Backend, Errno};
 /// Which backend a worker runs on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackendReport {
-    /// Its name: `ring`, `epoll`; `starting` before there is one.
+    /// Its name: `ring`, `epoll`, `tokio-uring`; `starting` before there is one.
     pub name: &'static str,
     /// Why it is this one.
     pub reason: String,

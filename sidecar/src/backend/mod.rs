@@ -20,6 +20,7 @@ pub mod simulated;
 pub mod sockets;
 pub mod splice;
 pub mod token;
+pub mod tokio_uring;
 pub mod waker;
 
 use std::net::SocketAddr;
@@ -111,6 +112,9 @@ pub enum Outcome {
     Interrupted,
     /// ENOMEM: no memory for the task's own context.
     NoMemory,
+    /// What was handed over shows no sign of having been taken, and the backend cannot see why: its ring
+    /// answers late.
+    Late,
     /// EPERM and its kin: the system call is no longer allowed.
     Forbidden,
     /// EBADR: completions were lost; the backend cannot go on.
@@ -121,7 +125,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// Every outcome, in the order of [`Outcome::index`].
-    pub const ALL: [Outcome; 10] = [
+    pub const ALL: [Outcome; 11] = [
         Outcome::Nothing,
         Outcome::All,
         Outcome::Some,
@@ -129,6 +133,7 @@ impl Outcome {
         Outcome::Busy,
         Outcome::Interrupted,
         Outcome::NoMemory,
+        Outcome::Late,
         Outcome::Forbidden,
         Outcome::Lost,
         Outcome::Broken,
@@ -144,6 +149,7 @@ impl Outcome {
             Outcome::Busy => "ebusy",
             Outcome::Interrupted => "eintr",
             Outcome::NoMemory => "enomem",
+            Outcome::Late => "late",
             Outcome::Forbidden => "eperm",
             Outcome::Lost => "ebadr",
             Outcome::Broken => "broken",
@@ -159,7 +165,12 @@ impl Outcome {
     pub fn is_pushback(self) -> bool {
         matches!(
             self,
-            Outcome::Some | Outcome::Again | Outcome::Busy | Outcome::NoMemory | Outcome::Forbidden
+            Outcome::Some
+                | Outcome::Again
+                | Outcome::Busy
+                | Outcome::NoMemory
+                | Outcome::Late
+                | Outcome::Forbidden
         )
     }
 
@@ -198,7 +209,7 @@ pub struct Features {
 /// What is one system call at once, without state of the backend's, is given here for all whose sockets are the
 /// kernel's own.
 pub trait Backend: Sized {
-    /// The name for logs, metrics and status: `ring`, `epoll`.
+    /// The name for logs, metrics and status: `ring`, `epoll`, `tokio-uring`.
     const NAME: &'static str;
 
     /// What this backend can do here.

@@ -20,6 +20,9 @@ const ENTRIES_LEAST: usize = 2;
 /// The largest number of entries: the kernel numbers buffers with 16 bits. 4 GiB.
 const ENTRIES_MOST: usize = 1 << 16;
 
+/// An entry with less room than this is not filled by plain receives any more.
+const ROOM_LEAST_BYTES: u32 = 4 * 1024;
+
 /// Marks a chunk whose bytes are not in an entry but in memory of its own.
 const PRIVATE: u32 = 1 << 31;
 
@@ -213,6 +216,18 @@ impl Pool {
         } else {
             self.pinned_entries += 1;
         }
+    }
+
+    /// The entry that plain receives fill at the moment, or the next one once that is nearly full.
+    pub(crate) fn keep_filling(&mut self, filling: &mut Option<u32>) -> Option<u32> {
+        if let Some(entry) = *filling {
+            if self.room(entry) >= ROOM_LEAST_BYTES {
+                return Some(entry);
+            }
+            self.end_filling(entry);
+        }
+        *filling = self.begin_filling();
+        *filling
     }
 
     /// Where the unfilled part of an entry begins.

@@ -1,4 +1,4 @@
-//! Sockets: thin wrappers over the system calls that both real backends make.
+//! Sockets: thin wrappers over the system calls that real backends make alike.
 //! It owns no socket; who made one closes it. Nothing here waits.
 
 use std::mem::ManuallyDrop;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
 use super::Errno;
+use super::pool::Pool;
 
 /// A socket of some backend; for the real ones its descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -112,4 +113,44 @@ pub(super) fn close(socket: SocketId, reset: bool) {
 
 pub(super) fn set_non_blocking(socket: SocketId, non_blocking: bool) {
     let _ = reference(socket).set_nonblocking(non_blocking);
+}
+
+/// Accepts a connection, if one has arrived at the non-blocking listener.
+pub(super) fn accept(listener: SocketId, non_blocking: bool) -> Result<SocketId, Errno> {
+    let more = if non_blocking { libc::SOCK_NONBLOCK } else { 0 };
+    let (no_address, no_length) = (std::ptr::null_mut(), std::ptr::null_mut());
+    // SAFETY: no address is asked for.
+    let fd = unsafe { libc::accept4(listener.0, no_address, no_length, libc::SOCK_CLOEXEC | more) };
+    Errno::check(fd).map(SocketId)
+}
+
+/// Receives into the unfilled part of an entry, at most `most` bytes, which it has room for. Does not wait.
+pub(super) fn receive(socket: SocketId, pool: &Pool, entry: u32, most: u32) -> Result<u32, Errno> {
+    let most = most.min(pool.room(entry));
+    // SAFETY: the entry has room for `most` bytes at its tail, which nobody else reads or writes.
+    let got = unsafe {
+        libc::recv(
+            socket.0,
+            pool.tail(entry).cast(),
+            most as usize,
+            libc::MSG_DONTWAIT,
+        )
+    };
+    u32::try_from(got).map_err(|_| Errno::last())
+}
+
+/// Ends a connection for its other end, by a reset or in good order, and keeps its descriptor. Whoever polls it is
+/// told.
+pub(super) fn end(socket: SocketId, reset: bool) {
+    let nowhere = libc::sockaddr {
+        sa_family: libc::AF_UNSPEC as u16,
+        sa_data: [0; 14],
+    };
+    let length = size_of::<libc::sockaddr>() as libc::socklen_t;
+    // SAFETY: the address lives through the call and is as long as it says. Connecting a TCP socket to no
+    // address is how one is disconnected, which sends a reset; a Unix socket refuses it.
+    let is_reset = reset && unsafe { libc::connect(socket.0, &raw const nowhere, length) } == 0;
+    if !is_reset {
+        let _ = reference(socket).shutdown(std::net::Shutdown::Both);
+    }
 }

@@ -6,6 +6,7 @@ use super::{Finding, Machine};
 use crate::backend::Backend;
 use crate::backend::epoll::Epoll;
 use crate::backend::ring::Ring;
+use crate::backend::tokio_uring::TokioUring;
 
 /// The kernel from which the ring can work.
 const RING_SINCE: (u32, u32) = (6, 1);
@@ -28,7 +29,24 @@ pub(super) fn backends() -> (Option<&'static str>, String, Vec<Finding>) {
     let epoll = Epoll::new(Instant::now(), TRIAL_POOL_BYTES)
         .map(drop)
         .map_err(|errno| errno.to_string());
-    judge(ring, epoll)
+    let (backend, reason, mut findings) = judge(ring, epoll);
+    findings.push(by_name());
+    (backend, reason, findings)
+}
+
+/// The backend that is never chosen by itself.
+fn by_name() -> Finding {
+    match TokioUring::new(Instant::now(), TRIAL_POOL_BYTES, TRIAL_OPERATIONS) {
+        Ok(_) => Finding::ok(
+            TokioUring::NAME,
+            "works; taken only with `--backend tokio-uring`",
+        ),
+        Err(error) => Finding::note(
+            TokioUring::NAME,
+            format!("{error}; `--backend tokio-uring` would not start"),
+            "leave it: `--backend auto` takes another one",
+        ),
+    }
 }
 
 fn judge(

@@ -50,9 +50,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE", env = "RINGSIDE_CONFIG")]
     config: Option<PathBuf>,
 
-    /// How the kernel is asked: auto, ring or epoll [default: auto]
+    /// How the kernel is asked: auto, ring, epoll or tokio-uring [default: auto]
     ///
-    /// auto takes ring (io_uring) where it works and epoll elsewhere; /statusz says which and why.
+    /// auto takes ring (io_uring) where it works and epoll elsewhere, and never tokio-uring, which is io_uring by that
+    /// runtime and slower; /statusz says which and why.
     #[arg(long, value_name = "BACKEND", env = "RINGSIDE_BACKEND")]
     backend: Option<BackendChoice>,
 

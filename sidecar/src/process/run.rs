@@ -108,9 +108,6 @@ pub fn run(options: Options) -> anyhow::Result<Ended> {
         None => Origin::CommandLine,
     };
     let live = Arc::new(Live::new(config.clone(), origin)?);
-    if config.backend == BackendChoice::TokioUring {
-        bail!("backend: tokio-uring is not part of this build: choose auto, ring or epoll");
-    }
     let limit = descriptors::raise_limit().unwrap_or(u64::from(u32::MAX));
     let listener = match options.overrides.admin {
         Some(AdminListener::Off) => None,

@@ -139,7 +139,7 @@ fn two_interrupts_end_it_at_once(kind: Kind) {
 fn the_backend_in_use_is_told(kind: Kind) {
     let server = Server::local(echo);
     let relay = Setup::new(kind).to(&server).start();
-    let name = if kind == Kind::Ring { "ring" } else { "epoll" };
+    let name = kind.backend();
     assert_eq!(relay.metric("backend_info", &[("backend", name)]), 1.0);
     assert!(
         relay.status().to_string().contains(&format!("\"{name}\"")),

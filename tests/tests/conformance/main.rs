@@ -1,5 +1,5 @@
-//! What any relay of TCP must do, whatever its backend: the same list for `ring` and `epoll`, and, where it can be
-//! asked, for HAProxy, which shows that the test itself is right.
+//! What any relay of TCP must do, whatever its backend: the same list for `ring`, `epoll` and `tokio-uring`,
+//! and, where it can be asked, for HAProxy, which shows that the test itself is right.
 
 mod bytes;
 mod ends;

@@ -5,9 +5,20 @@ use std::time::Duration;
 use ringside::backend::inject::{Errno, Syscalls};
 use ringside_tests::relay::{Kind, Relay, Setup};
 use ringside_tests::traffic::{Pattern, Stream};
-use ringside_tests::{PATIENCE, await_some, namespaced};
+use ringside_tests::{PATIENCE, await_some};
 
 use crate::load::{Load, echoing};
+
+ringside_tests::instances! {
+    everywhere: [],
+    ringside: [],
+    io_uring: [
+        eperm_for_good,
+        eperm_once,
+        lost_completions,
+        a_ring_in_the_wrong_state,
+    ],
+}
 
 /// Waits until a new connection is served.
 #[track_caller]
@@ -20,9 +31,9 @@ fn await_served(relay: &Relay) {
 }
 
 /// Calls fail with `errno`, `count` of them, under load. What was open may be lost, but counted and told.
-fn rebuilds(errno: Errno, count: u64) -> Relay {
+fn rebuilds(kind: Kind, errno: Errno, count: u64) -> Relay {
     let server = echoing();
-    let relay = Setup::new(Kind::Ring)
+    let relay = Setup::new(kind)
         .to(&server)
         .watched(Syscalls::Submissions)
         .start();
@@ -35,6 +46,10 @@ fn rebuilds(errno: Errno, count: u64) -> Relay {
     await_served(&relay);
     let ended = load.finish();
     relay.settle();
+    if kind == Kind::TokioUring && count == 1 {
+        // It never learns what a call said, and makes it again.
+        assert_eq!(ended, 0, "connections were ended early");
+    }
     let lost = relay.metric("connections_closed_total", &[("reason", "backend_lost")]);
     assert!(
         lost >= ended as f64,
@@ -45,8 +60,8 @@ fn rebuilds(errno: Errno, count: u64) -> Relay {
 }
 
 // Forbidden for good, as by a profile or a sysctl that changed: epoll takes over, and says why.
-namespaced!(eperm_for_good, {
-    let relay = rebuilds(Errno::EPERM, u64::MAX);
+fn eperm_for_good(kind: Kind) {
+    let relay = rebuilds(kind, Errno::EPERM, u64::MAX);
     assert_eq!(relay.metric("backend_info", &[("backend", "epoll")]), 1.0);
     let metrics = relay.metrics();
     let reason = metrics
@@ -58,10 +73,16 @@ namespaced!(eperm_for_good, {
         reason.contains("not permitted") || reason.contains("eperm"),
         "the reason is told as {reason:?}"
     );
-});
+}
 
-namespaced!(eperm_once, drop(rebuilds(Errno::EPERM, 1)));
+fn eperm_once(kind: Kind) {
+    drop(rebuilds(kind, Errno::EPERM, 1));
+}
 
-namespaced!(lost_completions, drop(rebuilds(Errno::EBADR, 1)));
+fn lost_completions(kind: Kind) {
+    drop(rebuilds(kind, Errno::EBADR, 1));
+}
 
-namespaced!(a_ring_in_the_wrong_state, drop(rebuilds(Errno::EBADFD, 1)));
+fn a_ring_in_the_wrong_state(kind: Kind) {
+    drop(rebuilds(kind, Errno::EBADFD, 1));
+}

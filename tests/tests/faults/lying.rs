@@ -2,13 +2,25 @@
 
 use std::time::Duration;
 
-use ringside_tests::namespaced;
 use ringside_tests::processes::{command, installed};
 use ringside_tests::relay::{Kind, Setup};
 use ringside_tests::skip::skip;
 use ringside_tests::traffic::Pattern;
 
 use crate::load::{Load, echoing};
+
+ringside_tests::instances! {
+    everywhere: [],
+    ringside: [],
+    io_uring: [
+        two_that_were_never_taken,
+        none_said_to_be_taken,
+        now_and_then_a_lie,
+        now_and_then_eagain,
+        a_few_eagain_in_a_row,
+        a_wait_that_is_forbidden,
+    ],
+}
 
 /// Whether strace is there and may trace.
 fn can_trace(test: &str) -> bool {
@@ -33,12 +45,12 @@ fn strace(rule: &str) -> Vec<String> {
 }
 
 /// Runs the relay under strace with one rule, and loads it well beyond the calls that the rule touches.
-fn under(rule: &str) {
+fn under(kind: Kind, rule: &str) {
     if !can_trace(&format!("lying ({rule})")) {
         return;
     }
     let server = echoing();
-    let setup = Setup::new(Kind::Ring).to(&server);
+    let setup = Setup::new(kind).to(&server);
     let relay = setup.under(strace(rule)).start();
     let load = Load::start(&relay, 8);
     load.await_rounds(400);
@@ -49,24 +61,34 @@ fn under(rule: &str) {
 }
 
 // Nothing was taken, and two are said to be.
-namespaced!(two_that_were_never_taken, under("retval=2:when=20..60"));
+fn two_that_were_never_taken(kind: Kind) {
+    under(kind, "retval=2:when=20..60");
+}
 
-namespaced!(none_said_to_be_taken, under("retval=0:when=20..60"));
+fn none_said_to_be_taken(kind: Kind) {
+    under(kind, "retval=0:when=20..60");
+}
 
-namespaced!(now_and_then_a_lie, under("retval=1:when=20+7"));
+fn now_and_then_a_lie(kind: Kind) {
+    under(kind, "retval=1:when=20+7");
+}
 
-namespaced!(now_and_then_eagain, under("error=EAGAIN:when=20+5"));
+fn now_and_then_eagain(kind: Kind) {
+    under(kind, "error=EAGAIN:when=20+5");
+}
 
-namespaced!(a_few_eagain_in_a_row, under("error=EAGAIN:when=20..25"));
+fn a_few_eagain_in_a_row(kind: Kind) {
+    under(kind, "error=EAGAIN:when=20..25");
+}
 
 // Not even waiting is allowed any more, and nothing is queued: no spin, and epoll takes over.
-namespaced!(a_wait_that_is_forbidden, {
+fn a_wait_that_is_forbidden(kind: Kind) {
     let rule = "error=EPERM:when=200+";
     if !can_trace("a_wait_that_is_forbidden") {
         return;
     }
     let server = echoing();
-    let setup = Setup::new(Kind::Ring).to(&server);
+    let setup = Setup::new(kind).to(&server);
     let relay = setup.under(strace(rule)).start();
     // Pings bring it to its 200th call; who is on it then is lost.
     for round in 0..100 {
@@ -85,4 +107,4 @@ namespaced!(a_wait_that_is_forbidden, {
         cpu < Duration::from_millis(300),
         "{cpu:?} of a second, idle"
     );
-});
+}

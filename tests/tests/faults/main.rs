@@ -6,5 +6,6 @@ mod interrupted;
 mod load;
 mod lying;
 mod memory;
+mod plain;
 mod pushback;
 mod storms;

@@ -164,7 +164,7 @@ fn connections(families: &mut Families, team: &Team, names: &[String]) {
 fn submissions(families: &mut Families, workers: &[(&str, &WorkerStats)]) {
     let family = families.family(
         "ringside_submissions_total",
-        "Submissions to the kernel, by outcome: nothing was offered, all or some of it was taken, or the error that it answered.",
+        "Submissions to the kernel, by outcome: nothing was offered, all or some of it was taken, the error that it answered, or `late` where the backend does not see what it answered.",
         Kind::Counter,
     );
     for &(worker, stats) in workers {

@@ -2,16 +2,13 @@
 //! It owns those bounds. It never waits, and tries nothing that nobody asked for.
 
 use super::{Epoll, calls};
-use crate::backend::{Errno, Event, SocketId};
+use crate::backend::{Errno, Event, SocketId, sockets};
 
 /// What one socket may receive in one turn, so that a message beside it does not wait long.
 const RECEIVE_PER_TURN_BYTES: u32 = 256 * 1024;
 
 /// Connections accepted from one listener in one turn.
 const ACCEPTS_PER_TURN: usize = 16;
-
-/// An entry with less room than this is not received into any more.
-const ROOM_LEAST_BYTES: u32 = 4 * 1024;
 
 impl Epoll {
     /// Tries what waits on the sockets that are ready, each once.
@@ -34,7 +31,7 @@ impl Epoll {
             let Some((token, once)) = socket.accept.filter(|_| socket.readiness.readable) else {
                 return;
             };
-            match calls::accept(SocketId(fd)) {
+            match sockets::accept(SocketId(fd), true) {
                 Ok(client) if once => {
                     socket.accept = None;
                     self.forget(client);
@@ -97,12 +94,12 @@ impl Epoll {
             let Some((token, limit)) = socket.receive.filter(|_| socket.readiness.readable) else {
                 return;
             };
-            let Some(entry) = self.entry_to_fill() else {
+            let Some(entry) = self.pool.keep_filling(&mut self.filling) else {
                 self.sockets[fd as usize].receive = None;
                 return self.finish(token, Event::NoBuffers);
             };
             let most = limit.min(self.pool.room(entry));
-            let result = calls::receive(SocketId(fd), &self.pool, entry, most);
+            let result = sockets::receive(SocketId(fd), &self.pool, entry, most);
             let socket = &mut self.sockets[fd as usize];
             match result {
                 Ok(0) => {
@@ -130,16 +127,5 @@ impl Epoll {
             }
         }
         self.make_runnable(fd);
-    }
-
-    fn entry_to_fill(&mut self) -> Option<u32> {
-        if let Some(entry) = self.filling {
-            if self.pool.room(entry) >= ROOM_LEAST_BYTES {
-                return Some(entry);
-            }
-            self.pool.end_filling(entry);
-        }
-        self.filling = self.pool.begin_filling();
-        self.filling
     }
 }

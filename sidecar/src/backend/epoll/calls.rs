@@ -1,4 +1,4 @@
-//! The system calls of the epoll backend, one thin wrapper each. It owns the epoll descriptor.
+//! The system calls about readiness by epoll, one thin wrapper each. It owns the epoll descriptor.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
@@ -12,12 +12,12 @@ use crate::backend::{Chunk, Errno, GATHER_MOST, SocketId};
 const INTEREST: i32 = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
 
 /// An epoll instance.
-pub(super) struct Interest {
+pub(in crate::backend) struct Interest {
     epoll: OwnedFd,
 }
 
 impl Interest {
-    pub(super) fn new() -> Result<Self, Errno> {
+    pub(in crate::backend) fn new() -> Result<Self, Errno> {
         // SAFETY: epoll_create1 takes no pointers; the descriptor it returns is ours alone.
         let fd = Errno::check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
         // SAFETY: the descriptor was just made and has no other owner.
@@ -25,8 +25,13 @@ impl Interest {
         Ok(Interest { epoll })
     }
 
+    /// Another descriptor of the same.
+    pub(in crate::backend) fn duplicate(&self) -> Result<OwnedFd, Errno> {
+        self.epoll.try_clone().map_err(|error| Errno::of(&error))
+    }
+
     /// Watches a descriptor for all that can happen to it. One that is watched already stays so.
-    pub(super) fn add(&self, fd: i32) -> Result<(), Errno> {
+    pub(in crate::backend) fn add(&self, fd: i32) -> Result<(), Errno> {
         let mut event = libc::epoll_event {
             events: INTEREST as u32,
             u64: fd as u64,
@@ -40,7 +45,7 @@ impl Interest {
     }
 
     /// Stops watching a descriptor that others may still use.
-    pub(super) fn remove(&self, fd: i32) {
+    pub(in crate::backend) fn remove(&self, fd: i32) {
         // SAFETY: removing takes no event.
         unsafe {
             libc::epoll_ctl(
@@ -53,7 +58,7 @@ impl Interest {
     }
 
     /// Waits so long for events, and says how many came.
-    pub(super) fn wait(
+    pub(in crate::backend) fn wait(
         &self,
         events: &mut [libc::epoll_event],
         wait: Duration,
@@ -92,20 +97,6 @@ impl Interest {
     }
 }
 
-pub(super) fn accept(listener: SocketId) -> Result<SocketId, Errno> {
-    let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-    // SAFETY: no address is asked for.
-    let fd = unsafe {
-        libc::accept4(
-            listener.0,
-            std::ptr::null_mut(),
-            std::ptr::null_mut(),
-            flags,
-        )
-    };
-    Errno::check(fd).map(SocketId)
-}
-
 pub(super) fn connect(socket: SocketId, address: &SockAddr) -> Result<(), Errno> {
     // SAFETY: the address lives through the call and is as long as it says.
     Errno::check(unsafe { libc::connect(socket.0, address.as_ptr().cast(), address.len()) })
@@ -119,21 +110,6 @@ pub(super) fn connect_result(socket: SocketId) -> Result<(), Errno> {
         Ok(Some(error)) => Err(Errno::of(&error)),
         Err(error) => Err(Errno::of(&error)),
     }
-}
-
-/// Receives into the unfilled part of an entry, at most `most` bytes, which it has room for.
-pub(super) fn receive(socket: SocketId, pool: &Pool, entry: u32, most: u32) -> Result<u32, Errno> {
-    let most = most.min(pool.room(entry));
-    // SAFETY: the entry has room for `most` bytes at its tail, which nobody else reads or writes.
-    let got = unsafe {
-        libc::recv(
-            socket.0,
-            pool.tail(entry).cast(),
-            most as usize,
-            libc::MSG_DONTWAIT,
-        )
-    };
-    u32::try_from(got).map_err(|_| Errno::last())
 }
 
 /// Sends chunks, gathered, as far as the socket takes them.

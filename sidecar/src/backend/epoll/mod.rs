@@ -5,7 +5,7 @@
 //! a bounded amount per turn. Nothing is ever queued for the kernel, so that there is no pushback to report.
 
 mod attempts;
-mod calls;
+pub(super) mod calls;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

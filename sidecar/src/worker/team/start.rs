@@ -14,6 +14,7 @@ use crate::backend::Backend;
 use crate::backend::choice::{BackendReport, NoBackend};
 use crate::backend::epoll::Epoll;
 use crate::backend::ring::Ring;
+use crate::backend::tokio_uring::TokioUring;
 use crate::flow::CloseReason;
 use crate::pressure::backoff::{Backoff, BackoffLimits, Jitter};
 use crate::worker::command::Mailbox;
@@ -74,7 +75,7 @@ impl Start {
         let mut is_first = true;
         loop {
             let began = Instant::now();
-            let lasted = match self.attempt(wants, &settings) {
+            let lasted = match self.attempt(wants, is_first, &settings) {
                 Attempt::Finished => return,
                 Attempt::Broke(last) => {
                     settings = *last;
@@ -99,7 +100,9 @@ impl Start {
                 return;
             }
             // What broke once by name is tried again; whatever it was, the relay goes on.
-            wants = BackendChoice::Auto;
+            if wants != BackendChoice::TokioUring {
+                wants = BackendChoice::Auto;
+            }
             is_first = false;
             let pause = pauses.after(lasted);
             if !pause.is_zero() {
@@ -112,33 +115,47 @@ impl Start {
         &self.surroundings.mailboxes[self.surroundings.index]
     }
 
-    fn attempt(&self, wants: BackendChoice, settings: &Settings) -> Attempt {
+    /// Makes the backend that is wanted. The first time one that was asked for by name is that or none; later the
+    /// relay goes on with what works.
+    fn attempt(&self, wants: BackendChoice, is_first: bool, settings: &Settings) -> Attempt {
+        let epoch = self.options.epoch;
         let operations = operations_for(settings);
         let pool = usize::try_from(settings.buffers.pool.bytes()).unwrap_or(usize::MAX);
-        let ring = match wants {
-            BackendChoice::Epoll => None,
-            _ => Some(Ring::new(self.options.epoch, pool, operations)),
-        };
-        match ring {
-            Some(Ok(ring)) => {
-                self.tell(BackendReport::of::<Ring>("io_uring works here"));
-                self.turn(ring, settings)
+        let mut reasons = Vec::new();
+        if wants == BackendChoice::TokioUring {
+            match TokioUring::new(epoch, pool, operations) {
+                Ok(backend) => {
+                    self.tell(BackendReport::of::<TokioUring>("asked for"));
+                    return self.turn(backend, settings);
+                }
+                Err(refused) if is_first => {
+                    return Attempt::NoBackend(NoBackend::refused(TokioUring::NAME, &refused));
+                }
+                Err(refused) => reasons.push(format!("no tokio-uring: {refused}")),
             }
-            Some(Err(refused)) if wants != BackendChoice::Auto => {
-                Attempt::NoBackend(NoBackend::refused(Ring::NAME, &refused))
+        }
+        if wants != BackendChoice::Epoll {
+            match Ring::new(epoch, pool, operations) {
+                Ok(ring) => {
+                    reasons.push("io_uring works here".to_owned());
+                    self.tell(BackendReport::of::<Ring>(&reasons.join("; ")));
+                    return self.turn(ring, settings);
+                }
+                Err(refused) if wants == BackendChoice::Ring => {
+                    return Attempt::NoBackend(NoBackend::refused(Ring::NAME, &refused));
+                }
+                Err(refused) => reasons.push(format!("no ring: {refused}")),
             }
-            refused => {
-                let epoll = match Epoll::new(self.options.epoch, pool) {
-                    Ok(epoll) => epoll,
-                    Err(errno) => return Attempt::NoBackend(NoBackend::epoll(errno)),
-                };
-                let reason = match refused {
-                    Some(Err(error)) => format!("no ring: {error}"),
-                    _ => "asked for".to_owned(),
-                };
-                self.tell(BackendReport::of::<Epoll>(&reason));
+        }
+        if reasons.is_empty() {
+            reasons.push("asked for".to_owned());
+        }
+        match Epoll::new(epoch, pool) {
+            Ok(epoll) => {
+                self.tell(BackendReport::of::<Epoll>(&reasons.join("; ")));
                 self.turn(epoll, settings)
             }
+            Err(errno) => Attempt::NoBackend(NoBackend::epoll(errno)),
         }
     }
 
