@@ -152,8 +152,8 @@ fn no_dependency_comes_in_two_versions() {
         let (name, version) = (&package["name"], package["version"].as_str().unwrap());
         let name = name.as_str().unwrap().to_owned();
         let is_excepted = excepted.iter().any(|skipped| {
-            let (skipped, major) = skipped.split_once('@').unwrap();
-            skipped == name && version.split('.').next() == Some(major)
+            let (skipped, begin) = skipped.split_once('@').unwrap();
+            skipped == name && version.starts_with(&format!("{begin}."))
         });
         if !is_excepted {
             versions.entry(name).or_default().insert(version.to_owned());

@@ -144,6 +144,12 @@ impl Plan {
             all_settings: vec![settings],
         };
         plan.add_orders(random);
+        let longest = plan.most(|s| s.backoff.max).unwrap_or_default();
+        plan.faults.patience = if plan.jumps() {
+            u64::MAX
+        } else {
+            longest.duration().as_nanos() as u64 + 2 * MILLISECOND
+        };
         plan
     }
 
@@ -321,6 +327,7 @@ fn faults(random: &mut Rng, calm_at: u64) -> Faults {
             black_hole: rate(random),
             again: rate(random),
         },
+        patience: u64::MAX,
         completions_most: one_of(random, &[2, 16, 4_096, 4_096, 4_096]),
     }
 }

@@ -8,7 +8,7 @@ use io_uring::register::Restriction;
 use io_uring::squeue::Flags;
 use io_uring::{IoUring, opcode};
 
-use super::setup::SetupError;
+use super::SetupError;
 
 /// IORING_REGISTER_SYNC_CANCEL: cancels while the kernel takes no submissions.
 const REGISTER_SYNC_CANCEL: u8 = 24;

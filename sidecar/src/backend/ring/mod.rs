@@ -16,6 +16,7 @@ use io_uring::types::{CancelBuilder, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue};
 use socket2::SockAddr;
 
+pub use super::choice::SetupError;
 use super::pool::Pool;
 use super::{
     Backend, Chunk, Completion, Entered, Errno, Event, Features, Operation, OperationKind, PoolUse,
@@ -25,7 +26,6 @@ use crate::time::Time;
 use allowed::Allowed;
 use buffers::{Buffers, GROUP};
 use entries::Arena;
-pub use setup::SetupError;
 
 /// Entries kept back for cancels, so that what runs can be ended while the queue is full.
 const CANCEL_RESERVE: u32 = 32;

@@ -10,6 +10,7 @@ use io_uring::{EnterFlags, IoUring, opcode};
 use super::allowed::Allowed;
 use super::buffers::{Buffers, GROUP};
 use super::entries;
+use crate::backend::choice::SetupError;
 use crate::backend::pool::Pool;
 use crate::backend::{Errno, Waker};
 
@@ -28,43 +29,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Submissions that the kernel may refuse in a row during set-up, a millisecond apart, before it counts as
 /// unusable.
 const REFUSALS_MOST: u32 = 100;
-
-/// Why there is no ring, in words for the log, the metric and the status.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{step}: {errno}{hint}")]
-pub struct SetupError {
-    /// What was tried.
-    pub step: &'static str,
-    /// What the kernel said.
-    pub errno: Errno,
-    /// What it likely means.
-    pub hint: &'static str,
-}
-
-impl SetupError {
-    fn new(step: &'static str, errno: Errno) -> Self {
-        let hint = match errno.0 {
-            libc::EPERM => {
-                "; a seccomp profile or the sysctl kernel.io_uring_disabled forbids it: allow io_uring_setup, \
-                 io_uring_enter and io_uring_register"
-            }
-            libc::ENOSYS => "; this kernel has no io_uring, or a seccomp profile hides it",
-            libc::EINVAL => {
-                "; this kernel lacks a feature of 6.1 that the ring needs (DEFER_TASKRUN)"
-            }
-            libc::ENOMEM => {
-                "; the locked-memory limit (ulimit -l) is too small or used up by others of this user"
-            }
-            libc::EOPNOTSUPP => "; this platform does not offer io_uring",
-            _ => "",
-        };
-        SetupError { step, errno, hint }
-    }
-
-    pub(super) fn at(step: &'static str) -> impl FnOnce(std::io::Error) -> Self {
-        move |error| Self::new(step, Errno::of(&error))
-    }
-}
 
 /// A ring that was seen working.
 pub(super) struct Made {

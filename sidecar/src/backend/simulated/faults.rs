@@ -75,11 +75,21 @@ pub struct Faults {
     pub late: u32,
     /// What connects come to.
     pub connect: ConnectFaults,
+    /// The longest that a worker may leave an offer alone once it would be taken again, in nanoseconds.
+    pub patience: u64,
     /// How many completions the queue holds before it overflows.
     pub completions_most: usize,
 }
 
 impl Faults {
+    /// When the stretch of this moment ends in which nothing is taken, if it is one.
+    pub fn pushed_until(&self, now: u64) -> Option<u64> {
+        let is_whole = |window: &&Window| {
+            now >= window.from && now < window.to && !matches!(window.what, Pushback::Some(_))
+        };
+        self.windows.iter().find(is_whole).map(|window| window.to)
+    }
+
     /// The pushback of this moment, if any.
     pub fn pushback(&self, now: u64) -> Option<Pushback> {
         let holds = |window: &&Window| now >= window.from && now < window.to;

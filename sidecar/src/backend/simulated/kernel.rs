@@ -202,6 +202,17 @@ impl Kernel {
         self.violations.push(what);
     }
 
+    /// Pushback that ended is followed by another offer within the longest backoff.
+    pub(super) fn check_progress(&mut self, pushed_until: Option<u64>, now: u64) {
+        let late = pushed_until.map_or(0, |until| now.saturating_sub(until));
+        if late > self.faults.patience {
+            self.violate(format!(
+                "pushback was over for {} us before the worker tried again",
+                late / 1_000
+            ));
+        }
+    }
+
     /// Whether a fault of this rate strikes now.
     pub(super) fn strikes(&mut self, rate: u32) -> bool {
         rate > 0 && self.now_nanos < self.faults.until && self.random.u32(0..1000) < rate

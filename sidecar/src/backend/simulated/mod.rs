@@ -20,8 +20,8 @@ use socket2::SockAddr;
 use super::pool::Pool;
 use super::ring::outcome::classify;
 use super::{
-    Backend, Chunk, Completion, Entered, Errno, Features, Operation, Outcome, Pipe, PoolUse,
-    SocketId, SocketOptions, Token, Waker,
+    Backend, Chunk, Completion, Entered, Errno, Features, Operation, Pipe, PoolUse, SocketId,
+    SocketOptions, Token, Waker,
 };
 use crate::bug::{self, Bug};
 use crate::time::{Time, saturating_nanos};
@@ -69,8 +69,8 @@ pub struct Simulated {
     queue: VecDeque<Entry>,
     in_flight: u32,
     waker: Waker,
-    /// Since when entries wait that nothing but pushback holds up.
-    waits_since: Option<u64>,
+    /// Until when the pushback lasts that the last offer met.
+    pushed_until: Option<u64>,
 }
 
 /// Whether a socket is one of the simulated kernel's, and no descriptor.
@@ -101,7 +101,7 @@ impl Simulated {
             queue: VecDeque::new(),
             in_flight: 0,
             waker: Waker::new()?,
-            waits_since: None,
+            pushed_until: None,
         })
     }
 
@@ -320,10 +320,10 @@ impl Backend for Simulated {
             kernel.counts.idle_turns_most =
                 kernel.counts.idle_turns_most.max(kernel.counts.idle_turns);
         }
-        self.waits_since = match outcome {
-            Outcome::Nothing | Outcome::All => None,
-            _ => self.waits_since.or(Some(began)),
-        };
+        if offered > 0 {
+            kernel.check_progress(self.pushed_until, began);
+            self.pushed_until = kernel.faults.pushed_until(began).filter(|_| taken == 0);
+        }
         Entered {
             offered,
             taken,

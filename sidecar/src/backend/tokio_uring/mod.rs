@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use socket2::SockAddr;
 
+pub use super::choice::SetupError;
 use super::epoll::calls::Interest;
 use super::pool::Pool;
 use super::{
@@ -31,7 +32,6 @@ use crate::time::Time;
 use entries::Request;
 use reason::Reason;
 use runtime::{Driven, Turned};
-pub use setup::SetupError;
 use socket::Socket;
 
 /// Operations that may wait to be handed over.

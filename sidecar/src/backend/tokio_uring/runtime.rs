@@ -19,8 +19,9 @@ use tokio_uring_entries::cqueue;
 
 use super::answers::Answers;
 use super::entries::{Kind, LATE_AFTER, Memory, Request};
-use super::setup::{self, SetupError};
+use super::setup;
 use crate::backend::Waker;
+use crate::backend::choice::SetupError;
 use crate::backend::epoll::calls::Interest;
 
 /// How long the end of a ring may take before it is left behind.
@@ -82,10 +83,8 @@ impl Driven {
                 answers.streams_ready();
             })
         });
-        match listens {
-            Ok(()) => Ok(driven),
-            Err(error) => Err(SetupError::of("epoll_ctl for tokio-uring", &error)),
-        }
+        listens.map_err(SetupError::at("epoll_ctl for tokio-uring"))?;
+        Ok(driven)
     }
 
     pub(super) fn answers(&self) -> &Answers {

@@ -10,6 +10,7 @@ use ::tokio_uring::Runtime;
 use super::entries::{Kind, Request};
 use super::reason::Reason;
 use super::runtime::Driven;
+use crate::backend::choice::SetupError;
 use crate::backend::epoll::calls::Interest;
 use crate::backend::{Errno, Waker};
 
@@ -25,40 +26,6 @@ const COMPLETION_ENTRIES_LEAST: u32 = 2 * SUBMISSION_ENTRIES;
 /// A trial that hangs would be worse than one that fails.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Why there is no runtime, in words for the log, the metric and the status.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{step}: {errno}{hint}")]
-pub struct SetupError {
-    /// What was tried.
-    pub step: &'static str,
-    /// What the kernel said.
-    pub errno: Errno,
-    /// What it likely means.
-    pub hint: &'static str,
-}
-
-impl SetupError {
-    pub(super) fn new(step: &'static str, errno: Errno) -> Self {
-        let hint = match errno.0 {
-            libc::EPERM => {
-                "; a seccomp profile or the sysctl kernel.io_uring_disabled forbids it: allow io_uring_setup, \
-                 io_uring_enter and io_uring_register"
-            }
-            libc::ENOSYS => "; this kernel has no io_uring, or a seccomp profile hides it",
-            libc::EINVAL => "; this kernel is older than 5.19",
-            libc::ENOMEM => {
-                "; the locked-memory limit (ulimit -l) is too small or used up by others of this user"
-            }
-            _ => "",
-        };
-        SetupError { step, errno, hint }
-    }
-
-    pub(super) fn of(step: &'static str, error: &std::io::Error) -> Self {
-        SetupError::new(step, Errno::of(error))
-    }
-}
-
 /// tokio-uring's own runtime.
 pub(super) fn build(entries: u32, completions: u32) -> Result<Runtime, SetupError> {
     let mut ring = ::tokio_uring::uring_builder();
@@ -71,7 +38,7 @@ pub(super) fn build(entries: u32, completions: u32) -> Result<Runtime, SetupErro
     let built = catch_unwind(AssertUnwindSafe(|| Runtime::new(&builder)));
     built
         .unwrap_or_else(|_| Err(std::io::Error::from_raw_os_error(libc::EBADF)))
-        .map_err(|error| SetupError::of("io_uring_setup for tokio-uring", &error))
+        .map_err(SetupError::at("io_uring_setup for tokio-uring"))
 }
 
 /// A runtime whose ring has answered, and the most requests that may be on the way in it: fewer than completions

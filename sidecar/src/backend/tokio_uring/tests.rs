@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use super::{Backend, Event, Operation, Outcome, SocketId, Token, TokioUring};
+use crate::backend::pool::ENTRY_BYTES;
 use crate::backend::{Completion, OperationKind};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -91,7 +92,8 @@ fn every_byte_comes_once_and_in_order() {
     }
     writer.join().unwrap();
     assert!(got == sent, "{} bytes of {} came", got.len(), sent.len());
-    assert_eq!(backend.pool().pinned_bytes, 0);
+    // At most what is filled of the entry that is being filled.
+    assert!(backend.pool().pinned_bytes < ENTRY_BYTES as usize);
     assert_eq!(backend.in_flight(), 0);
 }
 
