@@ -202,6 +202,7 @@ impl Flow {
     }
 
     /// Whether the upstream is not connected yet.
+    #[cfg(test)]
     pub fn is_connecting(&self) -> bool {
         matches!(self.phase, Phase::Connecting(_))
     }

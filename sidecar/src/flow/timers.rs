@@ -124,6 +124,7 @@ impl Timers {
     }
 
     /// Whether the timer of `slot` is set.
+    #[cfg(test)]
     #[must_use]
     pub fn is_scheduled(&self, slot: u32) -> bool {
         self.nodes

@@ -134,6 +134,7 @@ impl Backoff {
     }
 
     /// Whether this episode has outlasted `max_retries`.
+    #[cfg(test)]
     #[must_use]
     pub fn is_stalled(&self) -> bool {
         self.stalled

@@ -24,16 +24,6 @@ pub struct BatchLimits {
     pub max: u32,
 }
 
-impl Default for BatchLimits {
-    fn default() -> Self {
-        BatchLimits {
-            mode: BatchMode::Adaptive,
-            min: 8,
-            max: 256,
-        }
-    }
-}
-
 /// Clean windows from `min` back to `max`: a window is as many entries taken as the limit allows at once.
 const STEPS_TO_RECOVER: u32 = 32;
 
@@ -109,6 +99,12 @@ mod tests {
 
     use super::*;
 
+    const LIMITS: BatchLimits = BatchLimits {
+        mode: BatchMode::Adaptive,
+        min: 8,
+        max: 256,
+    };
+
     fn any_limits() -> impl Strategy<Value = BatchLimits> {
         let edge = prop_oneof![any::<u32>(), 0..1000u32, Just(0), Just(u32::MAX)];
         (any::<bool>(), edge.clone(), edge).prop_map(|(fixed, min, max)| BatchLimits {
@@ -124,7 +120,7 @@ mod tests {
 
     #[test]
     fn halves_at_pushback_and_adds_back_when_clean() {
-        let mut batch = Batch::new(BatchLimits::default());
+        let mut batch = Batch::new(LIMITS);
         batch.pushed_back();
         assert_eq!(batch.limit(), 128);
         batch.taken_whole(127);
@@ -135,7 +131,7 @@ mod tests {
 
     #[test]
     fn recovers_from_min_to_max_in_a_few_thousand_entries() {
-        let mut batch = Batch::new(BatchLimits::default());
+        let mut batch = Batch::new(LIMITS);
         for _ in 0..10 {
             batch.pushed_back();
         }

@@ -222,16 +222,8 @@ impl Gate {
         self.state
     }
 
-    /// `connections` were accepted: takes their tokens, also those that are not there (a debt, worked off by pausing).
-    pub fn accepted(&mut self, connections: u32, now: Time) {
-        if let Some(rate) = self.rate {
-            self.paid_until = rate.spend(self.paid_until, connections, now);
-        }
-    }
-
     /// The rate in force, for a bucket that all workers share: keep one moment for the process, move it with
-    /// [`Rate::spend`], and tell each gate by [`set_paid_until`](Gate::set_paid_until) instead of
-    /// [`accepted`](Gate::accepted).
+    /// [`Rate::spend`], and tell each gate by [`set_paid_until`](Gate::set_paid_until).
     #[must_use]
     pub fn rate(&self) -> Option<Rate> {
         self.rate

@@ -9,6 +9,7 @@ use ringside_api::Settings;
 use ringside_api::settings::ReadinessMode;
 
 use super::Run;
+use crate::backend::Backend;
 use crate::backend::simulated::Simulated;
 use crate::backend::simulated::faults::Pushback;
 use crate::backend::simulated::link::{Link, NAME_BYTES};
@@ -81,7 +82,8 @@ impl Run {
         if is_pushed {
             watch.pushed_back_at = now;
         }
-        if counts.taken > watch.taken || counts.completions > watch.completions {
+        let is_idle = worker.backend().queued() == 0 && !is_pushed;
+        if counts.taken > watch.taken || counts.completions > watch.completions || is_idle {
             watch.storm = None;
         } else if is_pushed && watch.storm.is_none() {
             watch.storm = Some(Storm {
@@ -94,10 +96,11 @@ impl Run {
         watch.completions = counts.completions;
         let stats = &self.surroundings.stats;
         if let Some(storm) = watch.storm {
-            // Each delay is a submission and a wait; delays fall at random between almost nothing and the most.
+            // Each delay is a submission and a wait, and in a stall at least half of the most; windows and timers
+            // wake the worker a few times a second beside.
             let lasted = now - storm.began;
             let least = nanos(self.plan.least(|s| s.backoff.max.into())).max(1);
-            let allowed = 80 + 10 * lasted / least;
+            let allowed = 80 + 4 * lasted / least + 25 * lasted / SECOND;
             let enters = counts.enters - storm.enters;
             if enters > allowed {
                 return Err(format!(
@@ -126,7 +129,10 @@ impl Run {
         let leaves = |s: &Settings| s.readiness.mode == ReadinessMode::Leave;
         let after = nanos(self.plan.most(|s| s.readiness.unready_after.into()));
         let lasted = watch.storm.map_or(0, |storm| now - storm.began);
-        let must_leave = self.plan.all_settings.iter().all(leaves) && !self.plan.jumps();
+        // Who waits for nothing but work, and is interrupted, is not pushed back.
+        let must_leave = self.plan.all_settings.iter().all(leaves)
+            && !self.plan.jumps()
+            && !self.has_window(|what| what == Pushback::Interrupted);
         if must_leave && lasted > after + 2 * SECOND && !is_unready {
             return Err(format!(
                 "ready, and everything was pushed back for {} ms",
@@ -322,7 +328,7 @@ impl Run {
             }
             CloseReason::ConnectTimeout => {
                 let limit = nanos(self.plan.least(|s| s.timeouts.connect.into()));
-                let excused = faults.connect.black_hole > 0
+                let excused = faults.connect.black_hole + faults.connect.other > 0
                     || faults.connect.again > 0
                     || limit < SECOND
                     || self.plan.jumps()
@@ -356,8 +362,13 @@ impl Run {
                 is_reset(Some(near))
             }
             CloseReason::BackendLost => allow(self.rebuilds > 0, "no backend was lost"),
-            CloseReason::ConnectFailed | CloseReason::NoAddress => {
-                Err("nothing in this run leads to that".to_owned())
+            CloseReason::ConnectFailed => {
+                allow(faults.connect.other > 0, "connects went well")?;
+                is_reset(Some(near))
+            }
+            CloseReason::NoAddress => {
+                allow(self.plan.loses_addresses(), "the target had an address")?;
+                is_reset(Some(near))
             }
         }
     }

@@ -32,7 +32,7 @@ use crate::worker::inspection::Holdings;
 use crate::worker::shared::{Relay, Shared};
 use crate::worker::stats::{RelayStats, WorkerStats};
 use crate::worker::{Exit, Surroundings, Worker};
-use peers::{Everyone, Peers};
+use peers::{Everyone, Peers, target};
 use plan::Plan;
 
 /// Turns of the loop after which a run is taken for one that never ends.
@@ -77,11 +77,10 @@ pub fn run(seed: u64, has_story: bool, bug: Option<Bug>) -> Report {
     let plan = Plan::new(seed);
     let (access_log, lines) = AccessLog::new();
     let stats = Arc::new(RelayStats::default());
-    let address = std::net::SocketAddr::from(([10, 255, 0, 2], 80));
     let relay = Arc::new(Relay {
         name: "simulated".to_owned(),
         target: ArcSwap::from_pointee(String::new()),
-        addresses: ArcSwap::from_pointee(vec![SockAddr::from(address); 2]),
+        addresses: ArcSwap::from_pointee(vec![SockAddr::from(target()); 2]),
         proxy_protocol: AtomicBool::new(plan.sends_header),
         next_address: AtomicU32::new(0),
         stats: vec![stats],

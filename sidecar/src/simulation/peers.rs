@@ -7,12 +7,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use fastrand::Rng;
+use socket2::SockAddr;
 
 use super::plan::{Ending, Order, Plan, Script, Start, script};
 use crate::backend::listen::ListenSocket;
 use crate::backend::simulated::{Kernel, Notice, Outside};
 use crate::worker::command::{Command, Mailbox};
 use crate::worker::shared::Relay;
+
+/// Where the target is.
+pub(super) fn target() -> std::net::SocketAddr {
+    std::net::SocketAddr::from(([10, 255, 0, 2], 80))
+}
 
 /// One end outside the relay.
 #[derive(Debug)]
@@ -133,6 +139,11 @@ impl Peers {
                 };
                 self.command(unlisten, kernel);
                 Command::Finish(limit)
+            }
+            Order::Addresses(has_some) => {
+                let count = if has_some { 2 } else { 0 };
+                let address = SockAddr::from(target());
+                return self.relay.addresses.store(Arc::new(vec![address; count]));
             }
             Order::Jump(nanos) => return kernel.jump(nanos),
         };

@@ -66,6 +66,8 @@ pub(super) enum Order {
     Listen,
     /// Leave.
     Finish(Duration),
+    /// The target has no address, or has one again.
+    Addresses(bool),
     /// The clock jumps, in nanoseconds.
     Jump(u64),
 }
@@ -171,6 +173,12 @@ impl Plan {
             let at = random.u64(0..self.calm_at);
             self.orders.push((at, Order::Jump(by)));
         }
+        for _ in 0..one_of(random, &[0, 0, 0, 1]) {
+            let at = random.u64(0..self.calm_at);
+            self.orders.push((at, Order::Addresses(false)));
+            let later = at + random.u64(0..100 * MILLISECOND);
+            self.orders.push((later, Order::Addresses(true)));
+        }
         if random.u32(0..10) == 0 {
             let limit = Duration::from_millis(one_of(random, &[0, 20, 1_000]));
             let at = random.u64(0..self.calm_at);
@@ -183,6 +191,13 @@ impl Plan {
         self.orders
             .iter()
             .any(|(_, order)| matches!(order, Order::Jump(_)))
+    }
+
+    /// Whether the target is without an address at times.
+    pub(super) fn loses_addresses(&self) -> bool {
+        self.orders
+            .iter()
+            .any(|(_, order)| matches!(order, Order::Addresses(_)))
     }
 
     /// Whether it ends before all is well.
@@ -286,6 +301,7 @@ fn faults(random: &mut Rng, calm_at: u64) -> Faults {
         let to = (from + random.u64(0..longest)).min(calm_at);
         let some = Pushback::Some(random.u32(1..=4));
         let kinds = [
+            Pushback::Interrupted,
             Pushback::Again,
             Pushback::Again,
             Pushback::Again,
@@ -314,6 +330,7 @@ fn faults(random: &mut Rng, calm_at: u64) -> Faults {
         lying: rate(random),
         partly: rate(random),
         multishot_ends: rate(random),
+        cancels: rate(random),
         no_memory: rate(random),
         arm_fails: rate(random),
         no_buffers: rate(random),
@@ -325,6 +342,7 @@ fn faults(random: &mut Rng, calm_at: u64) -> Faults {
             refused: rate(random),
             unreachable: rate(random),
             black_hole: rate(random),
+            other: rate(random),
             again: rate(random),
         },
         patience: u64::MAX,

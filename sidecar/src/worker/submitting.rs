@@ -118,7 +118,11 @@ impl<B: Backend> Worker<B> {
         if entered.outcome != Outcome::Nothing {
             self.surroundings.stats.submitted(entered.outcome, 0);
         }
-        if entered.outcome.is_pushback() {
+        if entered.outcome == Outcome::Interrupted {
+            self.pressed.interruptions += 1;
+        }
+        let is_storm = self.pressed.interruptions > INTERRUPTIONS_AT_ONCE;
+        if entered.outcome.is_pushback() || (is_storm && entered.outcome == Outcome::Interrupted) {
             // Not even waiting is let through: sleeping is what is left, so that this is no spin.
             self.backend.sleep(wait);
         }

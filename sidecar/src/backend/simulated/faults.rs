@@ -12,6 +12,8 @@ pub enum Pushback {
     Busy,
     /// ENOMEM: nothing is taken.
     NoMemory,
+    /// EINTR: signals come faster than calls.
+    Interrupted,
     /// EPERM: the call itself is refused, waiting included.
     Forbidden,
     /// EBADR: completions were lost.
@@ -40,6 +42,8 @@ pub struct ConnectFaults {
     pub unreachable: u32,
     /// No answer, ever.
     pub black_hole: u32,
+    /// ETIMEDOUT or EADDRNOTAVAIL.
+    pub other: u32,
     /// EAGAIN, as of a Unix socket with a full backlog.
     pub again: u32,
 }
@@ -59,6 +63,8 @@ pub struct Faults {
     pub partly: u32,
     /// Multishot operations that end early though nobody asked.
     pub multishot_ends: u32,
+    /// Operations that the kernel cancels though nobody asked.
+    pub cancels: u32,
     /// Operations that fail with ENOMEM.
     pub no_memory: u32,
     /// Operations that fail with EAGAIN, as they could not be armed.
@@ -85,7 +91,9 @@ impl Faults {
     /// When the stretch of this moment ends in which nothing is taken, if it is one.
     pub fn pushed_until(&self, now: u64) -> Option<u64> {
         let is_whole = |window: &&Window| {
-            now >= window.from && now < window.to && !matches!(window.what, Pushback::Some(_))
+            now >= window.from
+                && now < window.to
+                && !matches!(window.what, Pushback::Some(_) | Pushback::Interrupted)
         };
         self.windows.iter().find(is_whole).map(|window| window.to)
     }

@@ -537,6 +537,10 @@ impl Kernel {
     /// A completion that was late comes.
     pub(super) fn post_late(&mut self, epoch: u32, completion: Completion) {
         if epoch != self.epoch {
+            // A connection that was accepted and not told of ended with its ring.
+            if let Event::Accepted(socket) = completion.event {
+                self.close(socket, true);
+            }
             return;
         }
         let bits = completion.token.to_bits();

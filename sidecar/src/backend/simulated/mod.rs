@@ -20,8 +20,8 @@ use socket2::SockAddr;
 use super::pool::Pool;
 use super::ring::outcome::classify;
 use super::{
-    Backend, Chunk, Completion, Entered, Errno, Features, Operation, Pipe, PoolUse, SocketId,
-    SocketOptions, Token, Waker,
+    Backend, Chunk, Completion, Entered, Errno, Features, Operation, Outcome, Pipe, PoolUse,
+    SocketId, SocketOptions, Token, Waker,
 };
 use crate::bug::{self, Bug};
 use crate::time::{Time, saturating_nanos};
@@ -173,6 +173,7 @@ impl Kernel {
         match pushback {
             Some(Pushback::Forbidden) => return refused(libc::EPERM),
             Some(Pushback::Lost) => return refused(libc::EBADR),
+            Some(Pushback::Interrupted) => return refused(libc::EINTR),
             _ => {}
         }
         if offered == 0 {
@@ -312,7 +313,8 @@ impl Backend for Simulated {
         let overflowed = !kernel.overflow.is_empty();
         kernel.counts.overflows += u64::from(overflowed);
         let outcome = classify(offered, taken, errno);
-        kernel.counts.pushbacks += u64::from(outcome.is_pushback());
+        let is_pushback = outcome.is_pushback() || outcome == Outcome::Interrupted;
+        kernel.counts.pushbacks += u64::from(is_pushback);
         if answer.head_moved > 0 || kernel.now_nanos - began > WAITED_NANOS {
             kernel.counts.idle_turns = 0;
         } else {

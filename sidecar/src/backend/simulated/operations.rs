@@ -118,6 +118,9 @@ impl Kernel {
         if is_receive_or_send && self.strikes(self.faults.arm_fails) {
             return self.end(token, Event::Failed(Errno(libc::EAGAIN)));
         }
+        if is_receive_or_send && self.strikes(self.faults.cancels) {
+            return self.end(token, Event::Cancelled);
+        }
         if is_receive_or_send && self.strikes(self.faults.no_memory) {
             return self.end(token, Event::Failed(Errno(libc::ENOMEM)));
         }
@@ -246,6 +249,9 @@ impl Kernel {
             Err(Errno(libc::ECONNREFUSED))
         } else if falls(faults.unreachable) {
             Err(Errno(libc::EHOSTUNREACH))
+        } else if falls(faults.other) {
+            let errors = [libc::ETIMEDOUT, libc::EADDRNOTAVAIL];
+            Err(Errno(errors[self.random.usize(0..2)]))
         } else if falls(faults.again) {
             Err(Errno(libc::EAGAIN))
         } else if falls(faults.black_hole) {
@@ -499,7 +505,9 @@ impl Kernel {
         let dropped = self.random.bool();
         let state = &mut self.links[link];
         state.peer_gone = true;
-        state.error = Some(Errno(libc::ECONNRESET));
+        // Or its host is gone, which the kernel finds out by itself.
+        let errors = [libc::ECONNRESET, libc::ECONNRESET, libc::ETIMEDOUT];
+        state.error = Some(Errno(errors[link % 3]));
         if dropped {
             // What had come and was not received goes with the connection, or it stays, as kernels differ.
             state.sent = state.taken;
@@ -554,8 +562,14 @@ const FIRST_PORT: usize = 1024;
 
 /// The address of a link's peer: one of a few hosts, and a port that tells which link it is.
 pub fn address_of(link: usize) -> SocketAddr {
-    let host = [10, 0, 0, (1 + link % SOURCES) as u8];
-    SocketAddr::from((host, (FIRST_PORT + link) as u16))
+    let (host, port) = ((1 + link % SOURCES) as u8, (FIRST_PORT + link) as u16);
+    if host == 1 {
+        let network = [0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, host];
+        let mut octets = [0; 16];
+        octets[..8].copy_from_slice(&network);
+        return SocketAddr::from((octets, port));
+    }
+    SocketAddr::from(([10, 0, 0, host], port))
 }
 
 /// The link of an address that [`address_of`] made.

@@ -33,6 +33,13 @@ fn light() -> Load {
 /// A reason, the load in which a given share of its limit is used, and the limits to judge it by.
 type ShareCase<'a> = (PauseReason, &'a dyn Fn(u32) -> Load, GateLimits);
 
+/// What the worker does for connections that were accepted.
+fn accept(gate: &mut Gate, connections: u32, now: Time) {
+    if let Some(rate) = gate.rate() {
+        gate.set_paid_until(rate.spend(gate.paid_until, connections, now));
+    }
+}
+
 #[test]
 fn each_share_pauses_at_its_upper_mark_and_resumes_below_its_lower_one() {
     let limits = GateLimits {
@@ -124,7 +131,7 @@ fn the_rate_pauses_and_reopens_by_time_alone() {
     let start = at_millis(1000);
     gate.decide(&light(), start);
     // A multishot accept delivered 150 where 100 were allowed: the debt lengthens the pause.
-    gate.accepted(150, start);
+    accept(&mut gate, 150, start);
     assert_eq!(
         reason(gate.decide(&light(), start)),
         Some(PauseReason::Rate)
@@ -278,7 +285,7 @@ proptest! {
                 prop_assert_ne!(state, GateState::Open);
             }
             if state == GateState::Open {
-                gate.accepted(arrivals, at_millis(now));
+                accept(&mut gate, arrivals, at_millis(now));
                 if random % 50 == 0 {
                     gate.descriptors_refused(random, at_millis(now));
                 }
@@ -305,7 +312,7 @@ proptest! {
     fn it_opens_when_it_says(load in loads(), accepted in 0..5000u32, random: u64, refused: bool) {
         let mut gate = Gate::new(GateLimits { max_connections: 100, ..GateLimits::default() });
         let now = at_millis(1000);
-        gate.accepted(accepted, now);
+        accept(&mut gate, accepted, now);
         if refused {
             gate.descriptors_refused(random, now);
         }
@@ -318,7 +325,7 @@ proptest! {
             if state == GateState::Open && next > at_millis(1020) {
                 // Not a moment too early either: just before, it was still shut.
                 let mut earlier = Gate::new(GateLimits { max_connections: 100, ..GateLimits::default() });
-                earlier.accepted(accepted, now);
+                accept(&mut earlier, accepted, now);
                 if refused {
                     earlier.descriptors_refused(random, now);
                 }
@@ -357,7 +364,7 @@ proptest! {
                 });
             }
             gate.decide(&load, now);
-            gate.accepted(accepted, now);
+            accept(&mut gate, accepted, now);
             prop_assert!(gate.next_change(now).is_none_or(|next| next >= now));
             if random % 3 == 0 {
                 gate.descriptors_refused(random, now);
