@@ -1,6 +1,6 @@
 # What a user runs. `make demo` is the main job, `make test` the proof; both set up what they need.
 
-.PHONY: demo build test bench manifests fuzz deny sbom miri threads
+.PHONY: demo build test bench manifests fuzz deny sbom miri threads coverage simulate
 
 # A relay, an application and load on this machine, with a kernel that pushes back half-way: about 30 s.
 demo: build
@@ -64,3 +64,16 @@ threads:
 	@RUSTFLAGS=-Zsanitizer=thread cargo +nightly test --quiet -Zbuild-std --target "$$(rustc --print host-tuple)" \
 		--target-dir target/sanitizer --package ringside --lib -- worker:: settings:: resolver:: process:: admin:: \
 		--skip a_stream_ended_with_bytes --skip a_taker_that_stalls_again
+
+# How much of the worker, flows and decisions the simulation's runs reach. Builds cargo-llvm-cov the first time.
+COVERAGE = PATH="$(CURDIR)/target/tools/bin:$$PATH" cargo llvm-cov
+coverage: target/tools/bin/cargo-llvm-cov
+	@rustup component add llvm-tools 2>/dev/null
+	@$(COVERAGE) run --quiet --no-report --profile proof --package ringside --features simulation \
+		--bin ringside-simulate -- search $${RUNS:-10000}
+	@$(COVERAGE) report --profile proof --summary-only | grep -E '^(Filename|sidecar/src/(worker|flow|pressure))'
+
+# Runs of the worker on a simulated kernel, from random seeds; RUNS says how many.
+simulate:
+	@cargo run --quiet --profile proof --package ringside --features simulation --bin ringside-simulate -- \
+		search $${RUNS:-100000}
