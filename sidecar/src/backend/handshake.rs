@@ -80,17 +80,27 @@ pub fn ask(targets: &[Vec<SockAddr>], limit: Duration) -> Vec<Option<Answer>> {
         .flat_map(|(target, addresses)| addresses.iter().map(move |address| (target, address)))
         .collect();
     for round in addresses.chunks(AT_ONCE) {
-        let begun: Vec<_> = round
-            .iter()
-            .map(|&(target, address)| (target, address, begin(address)))
-            .collect();
+        let mut waiting = Vec::with_capacity(round.len());
+        for &(target, address) in round {
+            match begin(address) {
+                Ok(socket) => waiting.push((target, address, socket)),
+                Err(answer) => answers[target].push(answer),
+            }
+        }
         let deadline = Instant::now() + limit;
-        for (target, address, attempt) in begun {
-            let answer = match attempt {
-                Ok(socket) => finish(&socket, address, deadline),
-                Err(answer) => answer,
+        while !waiting.is_empty() {
+            // Each is over as soon as it is answered, whoever of the round is not: the acknowledgement is put off for a
+            // fifth of a second, and then makes it a connection.
+            let Some(answered) = await_some(&waiting, deadline) else {
+                break;
             };
-            answers[target].push(answer);
+            for index in answered.into_iter().rev() {
+                let (target, address, socket) = waiting.swap_remove(index);
+                answers[target].push(result_of(&socket, address));
+            }
+        }
+        for (target, _, _) in waiting {
+            answers[target].push(Answer::TimedOut);
         }
     }
     answers
@@ -122,10 +132,8 @@ fn begin(address: &SockAddr) -> Result<Socket, Answer> {
     }
 }
 
-fn finish(socket: &Socket, address: &SockAddr, deadline: Instant) -> Answer {
-    if !await_writable(socket, deadline) {
-        return Answer::TimedOut;
-    }
+/// The answer to a connect that is over.
+fn result_of(socket: &Socket, address: &SockAddr) -> Answer {
     match socket.take_error() {
         Ok(None) => {}
         Ok(Some(error)) | Err(error) => return of_error(&error),
@@ -151,25 +159,28 @@ fn of_error(error: &io::Error) -> Answer {
     }
 }
 
-/// Waits until a connect is over, at most until `deadline`. Says whether it is.
-fn await_writable(socket: &Socket, deadline: Instant) -> bool {
+/// Waits until some of the connects are over, at most until `deadline`; their places, in order, or `None` if none is.
+fn await_some(waiting: &[(usize, &SockAddr, Socket)], deadline: Instant) -> Option<Vec<usize>> {
+    let poll_for = |(_, _, socket): &(usize, &SockAddr, Socket)| libc::pollfd {
+        fd: socket.as_raw_fd(),
+        events: libc::POLLOUT,
+        revents: 0,
+    };
+    let mut polls: Vec<libc::pollfd> = waiting.iter().map(poll_for).collect();
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         // Rounded up, so that the end of the wait is not spun through.
         let millis = i32::try_from(left.as_millis() + 1).unwrap_or(i32::MAX);
-        let mut poll = libc::pollfd {
-            fd: socket.as_raw_fd(),
-            events: libc::POLLOUT,
-            revents: 0,
-        };
-        // SAFETY: `poll` is one pollfd that lives for the call, and the kernel writes its `revents` only.
-        match unsafe { libc::poll(&raw mut poll, 1, millis) } {
-            1 => return true,
+        // SAFETY: `polls` are as many pollfds as is said, live for the call, and the kernel writes their `revents` only.
+        match unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, millis) } {
+            1.. => break,
             // A signal, or memory that was short.
             -1 if !left.is_zero() => {}
-            _ => return false,
+            _ => return None,
         }
     }
+    let is_over = |(place, poll): (usize, &libc::pollfd)| (poll.revents != 0).then_some(place);
+    Some(polls.iter().enumerate().filter_map(is_over).collect())
 }
 
 #[cfg(test)]
@@ -251,5 +262,29 @@ mod tests {
         let _waiting: Vec<Socket> = (0..8).map(|_| fill()).collect();
         let answers = ask(&[vec![address.clone()]], Duration::from_millis(50));
         assert_eq!(answers, [Some(Answer::TimedOut)]);
+    }
+
+    #[test]
+    fn who_listens_sees_nothing_either_while_another_does_not_answer() {
+        let busy = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let any = std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        busy.bind(&any.into()).unwrap();
+        busy.listen(0).unwrap();
+        let busy_at = busy.local_addr().unwrap();
+        let fill = || {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None).unwrap();
+            let _ = socket.connect(&busy_at);
+            socket
+        };
+        let _waiting: Vec<Socket> = (0..8).map(|_| fill()).collect();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let there = SockAddr::from(listener.local_addr().unwrap());
+        // Longer than the kernel puts an acknowledgement off.
+        let limit = Duration::from_millis(600);
+        let answers = ask(&[vec![busy_at.clone()], vec![there]], limit);
+        assert_eq!(answers, [Some(Answer::TimedOut), Some(Answer::Accepted)]);
+        listener.set_nonblocking(true).unwrap();
+        let seen = listener.accept().map(|_| "a connection");
+        assert_eq!(seen.unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 }

@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::IntoRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
@@ -36,31 +37,51 @@ impl ListenError {
 
 /// A listening socket, closed when the last one who knows it drops it.
 #[derive(Debug)]
-pub struct ListenSocket(SocketId);
+pub struct ListenSocket {
+    socket: SocketId,
+    is_retired: AtomicBool,
+}
 
 #[cfg(any(test, feature = "simulation"))]
 impl ListenSocket {
     /// A listener of the simulated kernel, which this does not close.
     pub(crate) fn simulated(socket: SocketId) -> Self {
-        ListenSocket(socket)
+        ListenSocket::of(socket)
     }
 }
 
 impl ListenSocket {
+    fn of(socket: SocketId) -> Self {
+        ListenSocket {
+            socket,
+            is_retired: AtomicBool::new(false),
+        }
+    }
+
     /// The socket.
     pub fn id(&self) -> SocketId {
-        self.0
+        self.socket
+    }
+
+    /// Nobody is to begin to accept from it any more.
+    pub fn retire(&self) {
+        self.is_retired.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether nobody is to begin to accept from it any more.
+    pub fn is_retired(&self) -> bool {
+        self.is_retired.load(Ordering::SeqCst)
     }
 
     /// Changes how many arrivals the kernel holds, which listen(2) allows at any time.
     pub fn set_backlog(&self, backlog: u32) {
-        let _ =
-            super::sockets::reference(self.0).listen(i32::try_from(backlog).unwrap_or(i32::MAX));
+        let _ = super::sockets::reference(self.socket)
+            .listen(i32::try_from(backlog).unwrap_or(i32::MAX));
     }
 
     /// Changes what the sockets that are accepted from now on are set to: they inherit it from the listener.
     pub fn set_options(&self, options: &SocketOptions) {
-        let socket = super::sockets::reference(self.0);
+        let socket = super::sockets::reference(self.socket);
         let address = socket.local_addr().ok().and_then(|own| own.as_socket());
         options.apply(&socket, address.is_some_and(|own| own.ip().is_loopback()));
     }
@@ -70,7 +91,7 @@ impl ListenSocket {
 impl ListenSocket {
     /// Whether it sends at once, whether it probes, and for how long sent bytes may stay unacknowledged.
     pub(crate) fn options(&self) -> (bool, bool, Option<Duration>) {
-        let socket = super::sockets::reference(self.0);
+        let socket = super::sockets::reference(self.socket);
         (
             socket.tcp_nodelay().unwrap(),
             socket.keepalive().unwrap(),
@@ -82,10 +103,10 @@ impl ListenSocket {
 impl Drop for ListenSocket {
     fn drop(&mut self) {
         #[cfg(any(test, feature = "simulation"))]
-        if super::simulated::is_simulated(self.0) {
+        if super::simulated::is_simulated(self.socket) {
             return;
         }
-        super::sockets::close(self.0, false);
+        super::sockets::close(self.socket, false);
     }
 }
 
@@ -160,7 +181,7 @@ impl Reservation {
             socket.listen(backlog).map_err(fail)?;
         }
         let ids = sockets.into_iter().map(IntoRawFd::into_raw_fd);
-        Ok(ids.map(|id| ListenSocket(SocketId(id))).collect())
+        Ok(ids.map(|id| ListenSocket::of(SocketId(id))).collect())
     }
 }
 

@@ -74,7 +74,7 @@ impl<B: Backend> Worker<B> {
             .listeners
             .values_mut()
             .any(|l| !l.leaving && Arc::ptr_eq(&l.listener, &listener));
-        if known {
+        if known || listener.is_retired() {
             return;
         }
         let listening = Listening {

@@ -136,33 +136,6 @@ fn measure<A>(relay: &Relay, attack: &mut impl FnMut() -> A) -> Figures {
         sample(2 * round);
         let attackers = attack();
         sample(2 * round + 1);
-        if std::env::var_os("DENY_DEBUG").is_some() {
-            let m = relay.metrics();
-            for n in [
-                "buffer_shortages_total",
-                "buffer_pool_bytes",
-                "connections_closed_total",
-                "connections_open",
-                "operations_in_flight",
-                "operation_retries_total",
-            ] {
-                let v: Vec<String> = m
-                    .matching(&format!("ringside_{n}"), &[])
-                    .filter(|s| s.value > 0.0)
-                    .map(|s| {
-                        format!(
-                            "{:?}={}",
-                            s.labels
-                                .iter()
-                                .filter(|(k, _)| *k != "worker" && *k != "relay")
-                                .collect::<Vec<_>>(),
-                            s.value
-                        )
-                    })
-                    .collect();
-                eprintln!("round {round} {n} {v:?}");
-            }
-        }
         drop(attackers);
     }
     shared.stop.store(true, Ordering::SeqCst);

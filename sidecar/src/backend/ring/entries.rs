@@ -22,6 +22,9 @@ const BUNDLE: u16 = 1 << 4;
 const PRIORITY_AT: usize = 2;
 const OPTION_LENGTH_AT: usize = 44;
 
+/// Where an entry has the most bytes of each receive (`len`).
+const LENGTH_AT: usize = 24;
+
 /// What entries point at until they are taken: a place for each entry of the queue. The kernel copies
 /// addresses and message headers when it takes an entry (IORING_FEAT_SUBMIT_STABLE), so that a place is free
 /// again when the queue comes round to it.
@@ -95,7 +98,9 @@ pub(super) fn accept(listener: RawFd, once: bool) -> Entry {
         .build()
 }
 
-/// A multishot receive into the buffer group, at most `limit_bytes` in all where that is not 0.
+/// A multishot receive into the buffer group, which ends at `limit_bytes` in all where that is not 0. Without a bundle
+/// the kernel ends it once so many have come and fills the buffer all the same, so that each of its receives is limited
+/// too; the last may still bring up to `limit_bytes` though fewer were left.
 pub(super) fn receive(socket: RawFd, group: u16, limit_bytes: u32, bundle: bool) -> Entry {
     let entry = opcode::RecvMulti::new(Fd(socket), group).build();
     if limit_bytes == 0 && !bundle {
@@ -109,6 +114,7 @@ pub(super) fn receive(socket: RawFd, group: u16, limit_bytes: u32, bundle: bool)
         bytes[PRIORITY_AT..PRIORITY_AT + 2].copy_from_slice(&flags.to_ne_bytes());
     }
     bytes[OPTION_LENGTH_AT..OPTION_LENGTH_AT + 4].copy_from_slice(&limit_bytes.to_ne_bytes());
+    bytes[LENGTH_AT..LENGTH_AT + 4].copy_from_slice(&limit_bytes.to_ne_bytes());
     // SAFETY: as above, the other way.
     unsafe { std::mem::transmute(bytes) }
 }

@@ -131,3 +131,55 @@ fn with_plain_buffers_and_bundles_as_before_6_12() {
         every_byte_comes_once_and_in_order(ring);
     }
 }
+
+/// Bytes that one receive under this limit brings, of many that come in two parts; none where the kernel knows no limits.
+fn brought_under(limit_bytes: u32, first_bytes: usize, mut ring: Ring) -> Option<u32> {
+    if !ring.features().exact_receive_limit {
+        return None;
+    }
+    let (near, mut far) = UnixStream::pair().unwrap();
+    far.write_all(&vec![7; first_bytes]).unwrap();
+    let token = Token::new(OperationKind::Receive, 1);
+    let socket = SocketId(near.as_raw_fd());
+    let receive = Operation::Receive {
+        socket,
+        limit_bytes,
+    };
+    ring.start(token, receive);
+    let (mut got, mut is_over, mut has_more_come) = (0, false, false);
+    let began = Instant::now();
+    while !is_over {
+        let lasts = began.elapsed();
+        assert!(lasts < Duration::from_secs(10), "only {got} bytes came");
+        ring.enter(64, Some(Duration::from_millis(10)));
+        let mut completions = Vec::new();
+        ring.reap(64, &mut completions);
+        for completion in completions.iter().filter(|c| c.token == token) {
+            is_over |= !completion.more;
+            if let Event::Received(chunk) = completion.event {
+                got += chunk.len;
+                ring.release(chunk);
+            }
+        }
+        if got > 0 && !std::mem::replace(&mut has_more_come, true) {
+            far.write_all(&[7; 60_000]).unwrap();
+        }
+    }
+    Some(got)
+}
+
+#[test]
+fn a_receive_keeps_to_its_limit() {
+    for want_incremental in [true, false] {
+        let brings = |first_bytes| brought_under(4_000, first_bytes, ring(want_incremental)?);
+        let at_once = brings(60_000);
+        assert!(at_once.is_none_or(|got| got == 4_000), "{at_once:?}");
+        // The last of several may bring as much as the first, whatever was left.
+        let in_parts = brings(3_000);
+        assert!(
+            in_parts.is_none_or(|got| (4_000..8_000).contains(&got)),
+            "{in_parts:?}"
+        );
+        println!("incremental {want_incremental}: {at_once:?}, {in_parts:?}");
+    }
+}

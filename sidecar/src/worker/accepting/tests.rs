@@ -120,3 +120,35 @@ fn a_worker_that_is_pushed_back_lends_its_listener_and_takes_it_back() {
     });
     assert_eq!(opened(1), 1);
 }
+
+#[test]
+fn a_listener_that_is_lent_while_its_relay_closes_is_not_kept() {
+    let target = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let relay = relay_to(&target);
+    let mut workers = two_workers();
+    let options = SocketOptions {
+        no_delay: true,
+        keepalive: Duration::ZERO,
+        user_timeout: Duration::ZERO,
+    };
+    let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let mut listeners = listen::listen(any_port, 1, 16, &options).unwrap();
+    let listener = Arc::new(listeners.sockets.remove(0));
+    workers[0].listen(relay.clone(), listener.clone(), 0);
+
+    // The relay closes, of which the other worker hears first: between the two, its own worker lends the listener.
+    listener.retire();
+    drop(listener);
+    workers[1].unlisten(&relay, None);
+    workers[0].lend(true);
+    workers[0].unlisten(&relay, None);
+    for _ in 0..4 {
+        for worker in &mut workers {
+            worker.backend.waker().wake();
+            assert_eq!(worker.turn(), None);
+        }
+    }
+    assert!(workers[0].listeners.is_empty());
+    assert!(workers[1].listeners.is_empty(), "it was kept");
+    TcpStream::connect(listeners.address).unwrap_err();
+}

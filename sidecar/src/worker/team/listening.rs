@@ -105,6 +105,11 @@ impl Team {
 
     /// They close as soon as no worker accepts from them any more.
     fn close_listeners(&self, running: &mut RunningRelay) {
+        // First of all: a worker that has not heard of it yet may lend one to a worker that has.
+        running
+            .listeners
+            .iter()
+            .for_each(|listener| listener.retire());
         for mailbox in self.mailboxes.iter() {
             mailbox.send(Command::Unlisten {
                 relay: running.relay.clone(),
