@@ -90,6 +90,32 @@ fn run_again(name: &str, error: &io::Error) {
     );
 }
 
+/// Runs `body` of a program in a network namespace of its own: as root on this thread, otherwise by becoming root of a user
+/// namespace first, which starts the program again.
+///
+/// # Errors
+/// That neither can be had, or `body`'s own.
+pub fn run_program<T>(body: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    use std::os::unix::process::CommandExt;
+
+    raise_descriptor_limit();
+    match enter() {
+        Ok(()) => body(),
+        Err(error) if env::var_os(INSIDE).is_some() => {
+            anyhow::bail!("no network namespace of its own can be had ({error}); run it as root")
+        }
+        Err(_) => {
+            let again = Command::new("unshare")
+                .args(["--user", "--map-root-user"])
+                .arg(env::current_exe()?)
+                .args(env::args_os().skip(1))
+                .env(INSIDE, "1")
+                .exec();
+            anyhow::bail!("no user namespace can be had ({again}); run it as root")
+        }
+    }
+}
+
 /// Moves this thread into a new network namespace with a loopback that works and does not pace.
 fn enter() -> io::Result<()> {
     // SAFETY: unshare takes a number and concerns this thread only.

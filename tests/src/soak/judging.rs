@@ -1,0 +1,153 @@
+//! Whether a relay holds as much at the end of its life as after its warm-up. Pure: readings in, sentences out.
+//!
+//! Readings are taken at calm points: no connection open, the first settings in effect, no fault. Each process is
+//! compared with itself alone.
+
+use std::time::Duration;
+
+/// How many calm points belong to the warm-up; the last of them is what later ones are compared with. The pools of buffers
+/// and pipes grow to what the traffic needs, and faults make code run for the first time.
+pub const WARM_UP: usize = 2;
+
+/// How much more may be held at the end, in percent.
+pub const TOLERANCE_PERCENT: u64 = 5;
+
+/// Less than this is no growth, in bytes: a few pages of an allocator's.
+pub const FLOOR_BYTES: u64 = 512 << 10;
+
+/// Less than this is none either, in descriptors: the reading itself takes one.
+pub const FLOOR_DESCRIPTORS: u64 = 2;
+
+/// What a relay held at a calm point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Reading {
+    /// Which process, from 1 on.
+    pub life: u32,
+    /// When, since the soak began.
+    #[serde(skip)]
+    pub at: Duration,
+    /// Its resident memory, in bytes.
+    pub resident_bytes: u64,
+    /// Its open descriptors.
+    pub descriptors: u64,
+}
+
+/// One process's comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Comparison {
+    /// After warm-up.
+    pub begin: Reading,
+    /// At its last calm point.
+    pub end: Reading,
+}
+
+impl Comparison {
+    /// What is wrong with it.
+    fn problems(&self) -> Vec<String> {
+        let Self { begin, end } = self;
+        let mut problems = Vec::new();
+        let mut check = |what: &str, begin: u64, end: u64, floor: u64| {
+            let most = begin + (begin * TOLERANCE_PERCENT / 100).max(floor);
+            if end > most {
+                problems.push(format!(
+                    "process {} held {begin} {what} after warm-up and {end} at its last calm point; at most {most} are allowed",
+                    self.begin.life
+                ));
+            }
+        };
+        check(
+            "bytes of memory",
+            begin.resident_bytes,
+            end.resident_bytes,
+            FLOOR_BYTES,
+        );
+        check(
+            "descriptors",
+            begin.descriptors,
+            end.descriptors,
+            FLOOR_DESCRIPTORS,
+        );
+        problems
+    }
+}
+
+/// Compares each process with itself; those with too few readings are left out. Returns the comparisons, and what is wrong.
+pub fn compare(readings: &[Reading]) -> (Vec<Comparison>, Vec<String>) {
+    let comparisons: Vec<Comparison> = readings
+        .chunk_by(|a, b| a.life == b.life)
+        .filter(|life| life.len() > WARM_UP)
+        .map(|life| Comparison {
+            begin: life[WARM_UP - 1],
+            end: life[life.len() - 1],
+        })
+        .collect();
+    let mut problems: Vec<String> = comparisons.iter().flat_map(Comparison::problems).collect();
+    if comparisons.is_empty() {
+        problems.push(format!(
+            "no process lived for more than {WARM_UP} calm points, so that nothing was compared: let the soak run longer"
+        ));
+    }
+    (comparisons, problems)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// A life whose calm points held so many MiB and descriptors.
+    fn life(life: u32, held: &[(u64, u64)]) -> Vec<Reading> {
+        let readings = held.iter().zip(0..);
+        readings
+            .map(|((mib, descriptors), at)| Reading {
+                life,
+                at: Duration::from_secs(at),
+                resident_bytes: mib * MIB,
+                descriptors: *descriptors,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_steady_life_is_well() {
+        let (compared, problems) = compare(&life(1, &[(10, 20), (40, 40), (41, 41), (42, 42)]));
+        assert_eq!((compared.len(), problems), (1, Vec::new()));
+        // Growth during warm-up is none, and less is better.
+        let (_, problems) = compare(&life(1, &[(1, 1), (40, 40), (80, 80), (30, 30)]));
+        assert_eq!(problems, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_leak_of_memory_is_found() {
+        let (_, problems) = compare(&life(1, &[(40, 40), (40, 40), (41, 40), (43, 40)]));
+        assert!(problems[0].contains("bytes of memory"), "{problems:?}");
+        assert_eq!(problems.len(), 1);
+    }
+
+    #[test]
+    fn a_leak_of_descriptors_is_found() {
+        let (_, problems) = compare(&life(1, &[(40, 20), (40, 20), (40, 23)]));
+        assert!(problems[0].contains("descriptors"), "{problems:?}");
+        let (_, problems) = compare(&life(1, &[(40, 20), (40, 20), (40, 22)]));
+        assert_eq!(problems, Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_process_is_compared_with_itself() {
+        let mut readings = life(1, &[(40, 40), (40, 40), (40, 40)]);
+        readings.extend(life(2, &[(60, 60), (60, 60), (60, 60)]));
+        assert_eq!(compare(&readings).1, Vec::<String>::new());
+        readings.extend(life(3, &[(10, 10), (10, 10), (20, 20)]));
+        assert_eq!(compare(&readings).1.len(), 2);
+    }
+
+    #[test]
+    fn nothing_compared_is_not_well() {
+        for readings in [Vec::new(), life(1, &[(40, 40), (40, 40)])] {
+            let (compared, problems) = compare(&readings);
+            assert!(compared.is_empty());
+            assert!(problems[0].contains("nothing was compared"), "{problems:?}");
+        }
+    }
+}
