@@ -32,6 +32,7 @@ use self::judging::{Comparison, Reading};
 use self::life::{Counted, Life, REST, Terms};
 use self::plan::{Fault, Phase};
 use self::samples::{Sample, Sampler};
+use crate::namespace;
 use crate::processes::{await_listening, free_port};
 use crate::relay::Kind;
 use crate::traffic::Server;
@@ -95,6 +96,9 @@ pub struct Report {
     pub samples: Vec<Sample>,
 }
 
+/// An application that goes away with its window shut is noticed by the relay's kernel only after this time.
+const HALF_CLOSED_MEMORY_SECONDS: u32 = 3;
+
 /// How often a line is printed.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
@@ -102,6 +106,8 @@ const TELL_EVERY: Duration = Duration::from_secs(5);
 pub fn run(options: &Options) -> Report {
     fs::create_dir_all(&options.folder)
         .unwrap_or_else(|error| panic!("no folder {}: {error}", options.folder.display()));
+    namespace::set_half_closed_memory(HALF_CLOSED_MEMORY_SECONDS)
+        .unwrap_or_else(|error| panic!("the namespace cannot be set up: {error}"));
     let mut soak = Soak::new(options);
     let phases = plan::plan(options.seed, options.length, options.kind);
     let went = panic::catch_unwind(AssertUnwindSafe(|| soak.go(&phases)));
