@@ -138,10 +138,7 @@ pub fn set_send_buffers(most_bytes: usize) -> io::Result<()> {
 /// answers for that long with the window that the stream had, so that a sender that found it shut learns of the end no
 /// earlier; the default is a minute.
 pub fn set_half_closed_memory(seconds: u32) -> io::Result<()> {
-    fs::write(
-        "/proc/sys/net/ipv4/tcp_fin_timeout",
-        seconds.to_string(),
-    )
+    fs::write("/proc/sys/net/ipv4/tcp_fin_timeout", seconds.to_string())
 }
 
 fn bring_up_loopback() -> io::Result<()> {

@@ -219,7 +219,10 @@ mod tests {
     #[test]
     fn a_loss_at_the_application_alone_counts() {
         let (_, problems) = judged(End::Complete, Some(cut()), 100);
-        assert!(problems[0].contains("the application's end"), "{problems:?}");
+        assert!(
+            problems[0].contains("the application's end"),
+            "{problems:?}"
+        );
         let (_, problems) = judged(End::Complete, None, 11);
         assert!(problems[0].contains("never saw it"), "{problems:?}");
     }

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-/// How many calm points belong to the warm-up; the last of them is what later ones are compared with. The pools of buffers
-/// and pipes grow to what the traffic needs, and faults make code run for the first time.
+/// The fewest calm points that belong to a warm-up, of which there are more in a long life: a third of all. Meanwhile the pool of
+/// buffers grows to what the traffic needs at its peaks, and faults make code run for the first time.
 pub const WARM_UP: usize = 2;
 
 /// How much more may be held at the end, in percent.
@@ -28,6 +28,8 @@ pub struct Reading {
     pub at: Duration,
     /// Its resident memory, in bytes.
     pub resident_bytes: u64,
+    /// What of that its pools of buffers have allocated, at most; for the reader alone.
+    pub pool_bytes: u64,
     /// Its open descriptors.
     pub descriptors: u64,
 }
@@ -35,7 +37,7 @@ pub struct Reading {
 /// One process's comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Comparison {
-    /// After warm-up.
+    /// The most that it held at a calm point of its warm-up, at the end of that.
     pub begin: Reading,
     /// At its last calm point.
     pub end: Reading,
@@ -76,9 +78,17 @@ pub fn compare(readings: &[Reading]) -> (Vec<Comparison>, Vec<String>) {
     let comparisons: Vec<Comparison> = readings
         .chunk_by(|a, b| a.life == b.life)
         .filter(|life| life.len() > WARM_UP)
-        .map(|life| Comparison {
-            begin: life[WARM_UP - 1],
-            end: life[life.len() - 1],
+        .map(|life| {
+            let warm_up = &life[..WARM_UP.max(life.len() / 3)];
+            let most = |of: fn(&Reading) -> u64| warm_up.iter().map(of).max().unwrap_or(0);
+            Comparison {
+                begin: Reading {
+                    resident_bytes: most(|reading| reading.resident_bytes),
+                    descriptors: most(|reading| reading.descriptors),
+                    ..warm_up[warm_up.len() - 1]
+                },
+                end: life[life.len() - 1],
+            }
         })
         .collect();
     let mut problems: Vec<String> = comparisons.iter().flat_map(Comparison::problems).collect();
@@ -104,6 +114,7 @@ mod tests {
                 life,
                 at: Duration::from_secs(at),
                 resident_bytes: mib * MIB,
+                pool_bytes: 0,
                 descriptors: *descriptors,
             })
             .collect()
@@ -131,6 +142,23 @@ mod tests {
         assert!(problems[0].contains("descriptors"), "{problems:?}");
         let (_, problems) = compare(&life(1, &[(40, 20), (40, 20), (40, 22)]));
         assert_eq!(problems, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_slow_leak_is_found_in_a_long_life() {
+        // A quarter of a MiB and a descriptor for each fifth calm point.
+        let leaking: Vec<Reading> = (0..60)
+            .map(|number| Reading {
+                life: 1,
+                at: Duration::from_secs(20 * number),
+                resident_bytes: 20 * MIB + number * MIB / 20,
+                pool_bytes: 0,
+                descriptors: 40 + number / 10,
+            })
+            .collect();
+        let (compared, problems) = compare(&leaking);
+        assert_eq!(compared[0].begin.at, Duration::from_secs(20 * 19));
+        assert_eq!(problems.len(), 2, "{problems:?}");
     }
 
     #[test]

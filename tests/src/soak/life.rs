@@ -36,15 +36,19 @@ pub struct Terms {
 const READINGS: u32 = 5;
 const READING_PAUSE: Duration = Duration::from_millis(150);
 
-/// Settings of calm points. Quick to notice and quick to recover, as a soak has little time.
+/// Settings of calm points. Quick to notice and quick to recover, as a soak has little time; and a pool that is small enough
+/// to have grown to its limit when the warm-up is over.
 fn settings(more: &Value) -> Value {
     let mut settings = json!({
         "timeouts": {"drain": "1500ms", "drainNotice": "200ms"},
         "readiness": {"unreadyAfter": "300ms", "recoverAfter": "1s"},
         "targetCheck": {"interval": "200ms"},
+        "buffers": {"pool": "2Mi"},
     });
     for (group, fields) in more.as_object().into_iter().flatten() {
-        settings[group] = fields.clone();
+        for (name, value) in fields.as_object().into_iter().flatten() {
+            settings[group][name] = value.clone();
+        }
     }
     settings
 }
@@ -56,7 +60,7 @@ pub struct Life {
     pub number: u32,
     relay: Relay,
     log: PathBuf,
-    is_changed: bool,
+    changes: u32,
     is_watched: bool,
     /// Whether its state is worth keeping at its end: something went wrong.
     pub is_suspect: bool,
@@ -85,7 +89,7 @@ impl Life {
             number,
             relay,
             log: terms.folder.join(format!("relay-{number}.log")),
-            is_changed: false,
+            changes: 0,
             is_watched,
             is_suspect: false,
         }
@@ -132,10 +136,7 @@ impl Life {
                 thread::sleep(*time);
                 self.relay.process().signal(libc::SIGCONT);
             }
-            Fault::Settings(more) => {
-                self.change(more);
-                self.is_changed = true;
-            }
+            Fault::Settings(more) => self.change(more),
             Fault::InvalidSettings(text) => {
                 let errors = self.relay.metric("settings_errors_total", &[]);
                 let generation = self.relay.metric("settings_generation", &[]);
@@ -145,7 +146,6 @@ impl Life {
                 let now = self.relay.metric("settings_generation", &[]);
                 assert_eq!(now, generation, "an invalid document changed settings");
                 self.relay.reconfigure(|setup| setup);
-                self.is_changed = true;
             }
             Fault::TargetAway(_) | Fault::Restart(_) => {
                 unreachable!("{fault:?} is not for the process alone")
@@ -157,8 +157,11 @@ impl Life {
     #[track_caller]
     fn change(&mut self, more: &Value) {
         let generation = self.relay.metric("settings_generation", &[]);
-        self.relay
-            .reconfigure(|setup| setup.settings(settings(more)));
+        let mut settings = settings(more);
+        // A document that changes nothing is no event to wait for.
+        self.changes += 1;
+        settings["accessLog"]["maxPerSecond"] = json!(50 + self.changes % 40);
+        self.relay.reconfigure(|setup| setup.settings(settings));
         self.relay
             .await_metric("settings_generation", &[], |now| now > generation);
     }
@@ -188,24 +191,24 @@ impl Life {
         if self.is_watched {
             self.relay.injector().stop();
         }
-        if std::mem::take(&mut self.is_changed) {
-            // One that changes nothing has no event: another value first.
-            self.change(&json!({"accessLog": {"maxPerSecond": 99}}));
-            self.change(&Value::Null);
-        }
         self.relay.settle();
+        // Pipes that nobody uses are kept for later, as many as were ever in use at once: closed for the reading.
+        self.change(&json!({"buffers": {"pipes": 0}}));
         await_that("the relay to be ready at a calm point", || {
             self.relay.ready()
         });
         let counted = self.counted();
         for (reason, count) in &counted.0 {
-            let is_usual = ["finished", "client_reset", "upstream_reset"].contains(&reason.as_str());
+            let is_usual =
+                ["finished", "client_reset", "upstream_reset"].contains(&reason.as_str());
             assert!(
                 is_usual || explained.contains(&reason.as_str()),
                 "{count} connections were ended as {reason}, and no fault of this process explains it"
             );
         }
-        (self.reading(&now), counted)
+        let reading = self.reading(&now);
+        self.change(&Value::Null);
+        (reading, counted)
     }
 
     /// Connections that have ended so far, by reason.
@@ -234,6 +237,8 @@ impl Life {
                 life: self.number,
                 at: now(),
                 resident_bytes: metrics.sum("process_resident_memory_bytes", &[]) as u64,
+                pool_bytes: metrics.sum("ringside_buffer_pool_bytes", &[("state", "allocated")])
+                    as u64,
                 descriptors: metrics.sum("process_open_fds", &[]) as u64,
             }
         });
@@ -243,6 +248,7 @@ impl Life {
             life: self.number,
             at: now(),
             resident_bytes: least(|reading| reading.resident_bytes),
+            pool_bytes: least(|reading| reading.pool_bytes),
             descriptors: least(|reading| reading.descriptors),
         }
     }
@@ -255,7 +261,10 @@ pub struct Counted(pub std::collections::BTreeMap<String, u64>);
 impl Counted {
     /// How many ended for one of these reasons.
     pub fn of(&self, reasons: &[&str]) -> u64 {
-        let named = self.0.iter().filter(|(name, _)| reasons.contains(&name.as_str()));
+        let named = self
+            .0
+            .iter()
+            .filter(|(name, _)| reasons.contains(&name.as_str()));
         named.map(|(_, count)| count).sum()
     }
 }

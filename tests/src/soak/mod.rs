@@ -99,6 +99,9 @@ pub struct Report {
 /// An application that goes away with its window shut is noticed by the relay's kernel only after this time.
 const HALF_CLOSED_MEMORY_SECONDS: u32 = 3;
 
+/// What the kernel buffers of a stream for its sender, so that a slow taker is felt by the relay.
+const SEND_BUFFER_BYTES: usize = 256 << 10;
+
 /// How often a line is printed.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
@@ -107,6 +110,7 @@ pub fn run(options: &Options) -> Report {
     fs::create_dir_all(&options.folder)
         .unwrap_or_else(|error| panic!("no folder {}: {error}", options.folder.display()));
     namespace::set_half_closed_memory(HALF_CLOSED_MEMORY_SECONDS)
+        .and_then(|()| namespace::set_send_buffers(SEND_BUFFER_BYTES))
         .unwrap_or_else(|error| panic!("the namespace cannot be set up: {error}"));
     let mut soak = Soak::new(options);
     let phases = plan::plan(options.seed, options.length, options.kind);
@@ -122,8 +126,12 @@ pub fn run(options: &Options) -> Report {
 /// What a panic said.
 fn said(panicked: &(dyn Any + Send)) -> String {
     let text = panicked.downcast_ref::<String>().cloned();
-    text.or_else(|| panicked.downcast_ref::<&str>().map(|text| (*text).to_owned()))
-        .unwrap_or_else(|| "a panic without words".to_owned())
+    text.or_else(|| {
+        panicked
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+    })
+    .unwrap_or_else(|| "a panic without words".to_owned())
 }
 
 struct Soak<'a> {
@@ -159,7 +167,8 @@ impl<'a> Soak<'a> {
             folder: options.folder.clone(),
         };
         // A picture needs some hundred points, and a short storm a sample.
-        let interval = (options.length / 600).clamp(Duration::from_millis(250), Duration::from_secs(1));
+        let interval =
+            (options.length / 600).clamp(Duration::from_millis(250), Duration::from_secs(1));
         Self {
             options,
             terms,
@@ -277,8 +286,9 @@ impl<'a> Soak<'a> {
         self.check_counts(phase, totals, &counted);
         self.counted = counted;
         self.line(&format!(
-            "calm: {:.1} MiB, {} descriptors; {} connections, {} complete, {} cut short, {} turned away",
+            "calm: {:.1} MiB (pools {:.1}), {} descriptors; {} connections, {} complete, {} cut short, {} turned away",
             reading.resident_bytes as f64 / 1_048_576.0,
+            reading.pool_bytes as f64 / 1_048_576.0,
             reading.descriptors,
             self.totals.connections,
             self.totals.complete,
@@ -318,9 +328,10 @@ impl<'a> Soak<'a> {
                 return;
             }
             thread::sleep(left.min(Duration::from_millis(250)));
-            if self.told.elapsed() >= TELL_EVERY {
-                if let Some(sample) = self.sampler.latest() {
-                    self.line(&format!(
+            if self.told.elapsed() >= TELL_EVERY
+                && let Some(sample) = self.sampler.latest()
+            {
+                self.line(&format!(
                         "process {}: {:.1} MiB, {} descriptors, {} open, {} connections/s, {:.0} MB/s, pushback {} %",
                         sample.life,
                         sample.resident_bytes / 1_048_576.0,
@@ -330,7 +341,6 @@ impl<'a> Soak<'a> {
                         sample.bytes_per_second / 1e6,
                         sample.pushback_percent
                     ));
-                }
             }
         }
     }

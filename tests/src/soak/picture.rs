@@ -57,7 +57,10 @@ pub fn draw(
     samples: &[Sample],
     faults: &[Marked],
 ) -> Result<String, Box<dyn Error + Send + Sync>> {
-    let end = samples.last().ok_or("there is no sample to draw")?.at_seconds;
+    let end = samples
+        .last()
+        .ok_or("there is no sample to draw")?
+        .at_seconds;
     let height = HEAD_HEIGHT + PANEL_HEIGHT * PANELS.len() as u32;
     let mut svg = String::new();
     {
@@ -192,7 +195,12 @@ mod tests {
         samples[4321].open = 77.0;
         let points = thin(&samples, |sample| sample.open);
         assert_eq!(points.len(), 4, "one line for each process");
-        assert!(points.iter().flatten().any(|point| *point == (4321.0, 77.0)));
+        assert!(
+            points
+                .iter()
+                .flatten()
+                .any(|point| *point == (4321.0, 77.0))
+        );
         assert!(points.iter().map(Vec::len).sum::<usize>() <= 2 * MOST_POINTS);
         let fault = Marked {
             group: "restart",

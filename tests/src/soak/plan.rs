@@ -119,8 +119,8 @@ const SHORTEST: Duration = Duration::from_secs(3);
 pub fn plan(seed: u64, total: Duration, kind: Kind) -> Vec<Phase> {
     let random = &mut Rng::with_seed(seed);
     let length = (total / 30).clamp(SHORTEST, LONGEST);
-    // A calm point takes about two seconds more.
-    let count = (total.as_secs_f64() / (length.as_secs_f64() + 2.0)).round();
+    // The last connections of a phase and its calm point take some seconds more.
+    let count = (total.as_secs_f64() / (length.as_secs_f64() + 5.0)).round();
     let count = (count as usize).max(4);
     let last_restart = (count / 2).saturating_sub(1);
     let mut restart = random.usize(4..=6);
@@ -239,13 +239,19 @@ mod tests {
 
     #[test]
     fn any_length_is_filled_and_every_process_can_be_compared() {
-        for (seed, seconds) in (0..200).zip([20, 30, 60, 300, 600, 3600, 36_000].into_iter().cycle()) {
+        for (seed, seconds) in
+            (0..200).zip([20, 30, 60, 300, 600, 3600, 36_000].into_iter().cycle())
+        {
             let total = Duration::from_secs(seconds);
             let phases = plan(seed, total, Kind::Ring);
             let took: Duration = phases.iter().map(|phase| phase.length).sum();
-            assert!(took <= total && took >= total / 2, "{took:?} of {total:?}");
+            assert!(took <= total && took >= total / 3, "{took:?} of {total:?}");
             let restarts = restarts(&phases);
-            assert_eq!(restarts.last(), Some(&(phases.len() / 2 - 1)), "{restarts:?}");
+            assert_eq!(
+                restarts.last(),
+                Some(&(phases.len() / 2 - 1)),
+                "{restarts:?}"
+            );
             assert!(restarts.is_sorted_by(|a, b| b - a >= 4), "{restarts:?}");
             for phase in &phases {
                 assert!(phase.faults.is_sorted_by_key(|(at, _)| *at), "{phase:?}");

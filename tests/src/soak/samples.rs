@@ -14,7 +14,9 @@ use crate::http;
 use crate::metrics::Metrics;
 
 /// Outcomes of submissions in which the kernel took less than it was offered.
-const PUSHBACK: [&str; 7] = ["some", "eagain", "ebusy", "enomem", "late", "eperm", "ebadr"];
+const PUSHBACK: [&str; 7] = [
+    "some", "eagain", "ebusy", "enomem", "late", "eperm", "ebadr",
+];
 
 /// One moment.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -128,7 +130,8 @@ fn take_samples(shared: &Shared, interval: Duration, books: &Books) {
         }
         let current = *lock(&shared.current);
         // A process that is stopped or ends just now has nothing to tell.
-        let answer = current.and_then(|(life, address)| Some((life, http::get(address, "/metrics").ok()?)));
+        let answer =
+            current.and_then(|(life, address)| Some((life, http::get(address, "/metrics").ok()?)));
         if let Some((life, answer)) = answer.filter(|(_, answer)| answer.status == 200) {
             let at = books.now().as_secs_f64();
             let (sample, counters) = sample(&Metrics::parse(&answer.body), at, life, before);
@@ -146,9 +149,8 @@ fn sample(metrics: &Metrics, at: f64, life: u32, before: Counters) -> (Sample, C
             .map(|sample| sample.value)
             .fold(0.0, f64::max)
     };
-    let refused = PUSHBACK.map(|outcome| {
-        metrics.sum("ringside_submissions_total", &[("outcome", outcome)])
-    });
+    let refused =
+        PUSHBACK.map(|outcome| metrics.sum("ringside_submissions_total", &[("outcome", outcome)]));
     let now = Counters {
         at,
         life,
@@ -223,7 +225,10 @@ mod tests {
     #[test]
     fn rates_are_of_one_process() {
         let (first, counters) = sample(&scrape(100), 10.0, 1, Counters::default());
-        assert_eq!((first.opened_per_second, first.pushback_percent), (0.0, 7.0));
+        assert_eq!(
+            (first.opened_per_second, first.pushback_percent),
+            (0.0, 7.0)
+        );
         let (second, counters) = sample(&scrape(150), 12.0, 1, counters);
         assert_eq!(second.opened_per_second, 25.0);
         let (third, _) = sample(&scrape(20), 13.0, 2, counters);

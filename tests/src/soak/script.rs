@@ -131,19 +131,19 @@ impl Script {
                 script.pause_ms = random.u64(500..3_000);
             }
             Shape::Bulk => {
-                script.up = random.u64(256 * KIB..6 * 1024 * KIB);
+                script.up = random.u64(256 * KIB..3 * 1024 * KIB);
                 script.down = script.up;
             }
             Shape::AnswerAfterEnd | Shape::EndBeforeRequest => {
-                script.up = random.u64(1..1024 * KIB);
-                script.down = random.u64(1..1024 * KIB);
+                script.up = random.u64(1..512 * KIB);
+                script.down = random.u64(1..512 * KIB);
             }
             Shape::SlowClient => {
-                script.down = random.u64(1024 * KIB..4 * 1024 * KIB);
+                script.down = random.u64(1024 * KIB..2 * 1024 * KIB);
                 script.pause_ms = random.u64(200..1_500);
             }
             Shape::SlowServer => {
-                script.up = random.u64(1024 * KIB..4 * 1024 * KIB);
+                script.up = random.u64(1024 * KIB..2 * 1024 * KIB);
                 script.pause_ms = random.u64(200..1_500);
             }
             Shape::Request | Shape::ClientResets | Shape::ServerResets => {}
