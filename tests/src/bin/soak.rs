@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use ringside_tests::namespace;
 use ringside_tests::relay::Kind;
 use ringside_tests::skip::build_folder;
+use ringside_tests::soak::judging::FLOOR_BYTES;
 use ringside_tests::soak::{Options, Report, run};
 
 fn main() -> ExitCode {
@@ -55,6 +56,7 @@ fn options() -> anyhow::Result<Options> {
         workers: number("WORKERS", 2.0)? as u32,
         clients: number("CLIENTS", 40.0)? as u64,
         folder,
+        floor_bytes: FLOOR_BYTES,
         sabotage: None,
         tells: true,
     })

@@ -12,7 +12,7 @@ pub const WARM_UP: usize = 2;
 /// How much more may be held at the end, in percent.
 pub const TOLERANCE_PERCENT: u64 = 5;
 
-/// Less than this is no growth, in bytes: a few pages of an allocator's.
+/// Less than this is no growth after a proper warm-up, in bytes: a few pages of an allocator's.
 pub const FLOOR_BYTES: u64 = 512 << 10;
 
 /// Less than this is none either, in descriptors: the reading itself takes one.
@@ -45,7 +45,7 @@ pub struct Comparison {
 
 impl Comparison {
     /// What is wrong with it.
-    fn problems(&self) -> Vec<String> {
+    fn problems(&self, floor_bytes: u64) -> Vec<String> {
         let Self { begin, end } = self;
         let mut problems = Vec::new();
         let mut check = |what: &str, begin: u64, end: u64, floor: u64| {
@@ -61,7 +61,7 @@ impl Comparison {
             "bytes of memory",
             begin.resident_bytes,
             end.resident_bytes,
-            FLOOR_BYTES,
+            floor_bytes,
         );
         check(
             "descriptors",
@@ -73,8 +73,9 @@ impl Comparison {
     }
 }
 
-/// Compares each process with itself; those with too few readings are left out. Returns the comparisons, and what is wrong.
-pub fn compare(readings: &[Reading]) -> (Vec<Comparison>, Vec<String>) {
+/// Compares each process with itself; those with too few readings are left out. Less than `floor_bytes` is no growth of
+/// memory. Returns the comparisons, and what is wrong.
+pub fn compare(readings: &[Reading], floor_bytes: u64) -> (Vec<Comparison>, Vec<String>) {
     let comparisons: Vec<Comparison> = readings
         .chunk_by(|a, b| a.life == b.life)
         .filter(|life| life.len() > WARM_UP)
@@ -91,7 +92,10 @@ pub fn compare(readings: &[Reading]) -> (Vec<Comparison>, Vec<String>) {
             }
         })
         .collect();
-    let mut problems: Vec<String> = comparisons.iter().flat_map(Comparison::problems).collect();
+    let mut problems: Vec<String> = comparisons
+        .iter()
+        .flat_map(|comparison| comparison.problems(floor_bytes))
+        .collect();
     if comparisons.is_empty() {
         problems.push(format!(
             "no process lived for more than {WARM_UP} calm points, so that nothing was compared: let the soak run longer"
@@ -120,27 +124,31 @@ mod tests {
             .collect()
     }
 
+    fn judged(readings: &[Reading]) -> (Vec<Comparison>, Vec<String>) {
+        compare(readings, FLOOR_BYTES)
+    }
+
     #[test]
     fn a_steady_life_is_well() {
-        let (compared, problems) = compare(&life(1, &[(10, 20), (40, 40), (41, 41), (42, 42)]));
+        let (compared, problems) = judged(&life(1, &[(10, 20), (40, 40), (41, 41), (42, 42)]));
         assert_eq!((compared.len(), problems), (1, Vec::new()));
         // Growth during warm-up is none, and less is better.
-        let (_, problems) = compare(&life(1, &[(1, 1), (40, 40), (80, 80), (30, 30)]));
+        let (_, problems) = judged(&life(1, &[(1, 1), (40, 40), (80, 80), (30, 30)]));
         assert_eq!(problems, Vec::<String>::new());
     }
 
     #[test]
     fn a_leak_of_memory_is_found() {
-        let (_, problems) = compare(&life(1, &[(40, 40), (40, 40), (41, 40), (43, 40)]));
+        let (_, problems) = judged(&life(1, &[(40, 40), (40, 40), (41, 40), (43, 40)]));
         assert!(problems[0].contains("bytes of memory"), "{problems:?}");
         assert_eq!(problems.len(), 1);
     }
 
     #[test]
     fn a_leak_of_descriptors_is_found() {
-        let (_, problems) = compare(&life(1, &[(40, 20), (40, 20), (40, 23)]));
+        let (_, problems) = judged(&life(1, &[(40, 20), (40, 20), (40, 23)]));
         assert!(problems[0].contains("descriptors"), "{problems:?}");
-        let (_, problems) = compare(&life(1, &[(40, 20), (40, 20), (40, 22)]));
+        let (_, problems) = judged(&life(1, &[(40, 20), (40, 20), (40, 22)]));
         assert_eq!(problems, Vec::<String>::new());
     }
 
@@ -156,7 +164,7 @@ mod tests {
                 descriptors: 40 + number / 10,
             })
             .collect();
-        let (compared, problems) = compare(&leaking);
+        let (compared, problems) = judged(&leaking);
         assert_eq!(compared[0].begin.at, Duration::from_secs(20 * 19));
         assert_eq!(problems.len(), 2, "{problems:?}");
     }
@@ -165,15 +173,15 @@ mod tests {
     fn each_process_is_compared_with_itself() {
         let mut readings = life(1, &[(40, 40), (40, 40), (40, 40)]);
         readings.extend(life(2, &[(60, 60), (60, 60), (60, 60)]));
-        assert_eq!(compare(&readings).1, Vec::<String>::new());
+        assert_eq!(judged(&readings).1, Vec::<String>::new());
         readings.extend(life(3, &[(10, 10), (10, 10), (20, 20)]));
-        assert_eq!(compare(&readings).1.len(), 2);
+        assert_eq!(judged(&readings).1.len(), 2);
     }
 
     #[test]
     fn nothing_compared_is_not_well() {
         for readings in [Vec::new(), life(1, &[(40, 40), (40, 40)])] {
-            let (compared, problems) = compare(&readings);
+            let (compared, problems) = judged(&readings);
             assert!(compared.is_empty());
             assert!(problems[0].contains("nothing was compared"), "{problems:?}");
         }

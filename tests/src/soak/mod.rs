@@ -52,6 +52,8 @@ pub struct Options {
     pub clients: u64,
     /// Where picture, samples and logs go; made if it is not there.
     pub folder: PathBuf,
+    /// Less than this is no growth of memory, in bytes; [`judging::FLOOR_BYTES`] where there is time for a warm-up.
+    pub floor_bytes: u64,
     /// A mistake of the application's, for tests of the soak.
     pub sabotage: Option<Sabotage>,
     /// Whether a line is printed every few seconds.
@@ -357,7 +359,7 @@ impl<'a> Soak<'a> {
     fn finish(mut self) -> Report {
         let seconds = self.books.now().as_secs_f64();
         let samples = self.sampler.all();
-        let (comparisons, problems) = judging::compare(&self.readings);
+        let (comparisons, problems) = judging::compare(&self.readings, self.options.floor_bytes);
         // Without the rest of its phases a process may have too few to compare; that is no news then.
         if self.problems.is_empty() {
             self.problems.extend(problems);
