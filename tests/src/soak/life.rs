@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use ringside::backend::inject::Syscalls;
 use serde_json::{Value, json};
 
-use super::judging::Reading;
+use super::judging::{POOL_BYTES, Reading};
 use super::plan::{Fault, Way};
 use crate::processes::await_listening;
 use crate::relay::{Kind, Relay, Route, Setup};
@@ -43,7 +43,7 @@ fn settings(more: &Value) -> Value {
         "timeouts": {"drain": "1500ms", "drainNotice": "200ms"},
         "readiness": {"unreadyAfter": "300ms", "recoverAfter": "1s"},
         "targetCheck": {"interval": "200ms"},
-        "buffers": {"pool": "2Mi"},
+        "buffers": {"pool": POOL_BYTES.to_string()},
     });
     for (group, fields) in more.as_object().into_iter().flatten() {
         for (name, value) in fields.as_object().into_iter().flatten() {
@@ -239,6 +239,7 @@ impl Life {
                 resident_bytes: metrics.sum("process_resident_memory_bytes", &[]) as u64,
                 pool_bytes: metrics.sum("ringside_buffer_pool_bytes", &[("state", "allocated")])
                     as u64,
+                rebuilds: metrics.sum("ringside_backend_rebuilds_total", &[]) as u64,
                 descriptors: metrics.sum("process_open_fds", &[]) as u64,
             }
         });
@@ -249,6 +250,7 @@ impl Life {
             at: now(),
             resident_bytes: least(|reading| reading.resident_bytes),
             pool_bytes: least(|reading| reading.pool_bytes),
+            rebuilds: least(|reading| reading.rebuilds),
             descriptors: least(|reading| reading.descriptors),
         }
     }
