@@ -18,7 +18,7 @@ bench:
 	@cargo build --release --quiet --package ringside --package ringside-bench
 	@target/release/ringside-load compare
 
-# Mixed traffic, random faults, changes of settings, drains and restarts for MINUTES (10), from a SEED that is printed; also
+# Mixed traffic, random faults, changes of settings, drains and restarts for MINUTES (10; 1.5 at least), from a SEED that is printed; also
 # BACKEND (ring), WORKERS (2) and CLIENTS (40). The picture is target/soak/soak.svg.
 soak:
 	@cargo build --profile proof --quiet --package ringside --bin ringside --package ringside-tests --bin soak

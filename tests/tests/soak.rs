@@ -22,6 +22,7 @@ fn soak(name: &str, kind: Kind, seconds: u64, sabotage: Option<Sabotage>) -> (Op
         workers: 2,
         clients: 16,
         folder: build_folder().with_file_name("soak-tests").join(name),
+        warm_up: 2,
         floor_bytes: FLOOR_BYTES,
         sabotage,
         tells: false,

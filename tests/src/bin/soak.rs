@@ -8,8 +8,11 @@ use anyhow::{Context, bail};
 use ringside_tests::namespace;
 use ringside_tests::relay::Kind;
 use ringside_tests::skip::build_folder;
-use ringside_tests::soak::judging::FLOOR_BYTES;
+use ringside_tests::soak::judging::{FLOOR_BYTES, WARM_UP};
 use ringside_tests::soak::{Options, Report, run};
+
+/// With less the last process would not outlive its warm-up.
+const LEAST_MINUTES: f64 = 1.5;
 
 fn main() -> ExitCode {
     match namespace::run_program(|| start(&options()?)) {
@@ -48,14 +51,21 @@ fn options() -> anyhow::Result<Options> {
             .with_context(|| format!("SEED is `{text}`; a whole number is allowed"))?,
         _ => fastrand::u64(1..1_000_000_000),
     };
+    let minutes = number("MINUTES", 10.0)?.min(100_000.0);
+    if minutes < LEAST_MINUTES {
+        bail!(
+            "MINUTES is {minutes}; {LEAST_MINUTES} at least are needed to warm up and to compare"
+        );
+    }
     let folder = build_folder().with_file_name("soak");
     Ok(Options {
         seed,
-        length: Duration::from_secs_f64(60.0 * number("MINUTES", 10.0)?.min(100_000.0)),
+        length: Duration::from_secs_f64(60.0 * minutes),
         kind,
         workers: number("WORKERS", 2.0)? as u32,
         clients: number("CLIENTS", 40.0)? as u64,
         folder,
+        warm_up: WARM_UP,
         floor_bytes: FLOOR_BYTES,
         sabotage: None,
         tells: true,

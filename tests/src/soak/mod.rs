@@ -52,6 +52,8 @@ pub struct Options {
     pub clients: u64,
     /// Where picture, samples and logs go; made if it is not there.
     pub folder: PathBuf,
+    /// How many calm points a warm-up has at least; [`judging::WARM_UP`] where there is time for it.
+    pub warm_up: usize,
     /// Less than this is no growth of memory, in bytes; [`judging::FLOOR_BYTES`] where there is time for a warm-up.
     pub floor_bytes: u64,
     /// A mistake of the application's, for tests of the soak.
@@ -359,7 +361,11 @@ impl<'a> Soak<'a> {
     fn finish(mut self) -> Report {
         let seconds = self.books.now().as_secs_f64();
         let samples = self.sampler.all();
-        let (comparisons, problems) = judging::compare(&self.readings, self.options.floor_bytes);
+        let (comparisons, problems) = judging::compare(
+            &self.readings,
+            self.options.warm_up,
+            self.options.floor_bytes,
+        );
         // Without the rest of its phases a process may have too few to compare; that is no news then.
         if self.problems.is_empty() {
             self.problems.extend(problems);
