@@ -1,6 +1,6 @@
 # What a user runs. `make demo` is the main job, `make test` the proof; both set up what they need.
 
-.PHONY: demo build test bench manifests fuzz deny sbom miri threads coverage simulate
+.PHONY: demo build test bench soak simulate coverage manifests fuzz deny sbom miri threads
 
 # A relay, an application and load on this machine, with a kernel that pushes back half-way: about 30 s.
 demo: build
@@ -17,6 +17,12 @@ test:
 bench:
 	@cargo build --release --quiet --package ringside --package ringside-bench
 	@target/release/ringside-load compare
+
+# Mixed traffic, random faults, changes of settings, drains and restarts for MINUTES (10; 1.5 at least), from a SEED that is printed; also
+# BACKEND (ring), WORKERS (2) and CLIENTS (40). The picture is target/soak/soak.svg.
+soak:
+	@cargo build --profile proof --quiet --package ringside --bin ringside --package ringside-tests --bin soak
+	@MINUTES="$(MINUTES)" SEED="$(SEED)" BACKEND="$(BACKEND)" WORKERS="$(WORKERS)" CLIENTS="$(CLIENTS)" target/proof/soak
 
 # What is generated, and checked in: made again. The tests compare it.
 manifests:

@@ -15,6 +15,7 @@ pub mod relay;
 pub mod seccomp;
 pub mod setup;
 pub mod skip;
+pub mod soak;
 pub mod traffic;
 
 use std::thread;

@@ -90,6 +90,32 @@ fn run_again(name: &str, error: &io::Error) {
     );
 }
 
+/// Runs `body` of a program in a network namespace of its own: as root on this thread, otherwise by becoming root of a user
+/// namespace first, which starts the program again.
+///
+/// # Errors
+/// That neither can be had, or `body`'s own.
+pub fn run_program<T>(body: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    use std::os::unix::process::CommandExt;
+
+    raise_descriptor_limit();
+    match enter() {
+        Ok(()) => body(),
+        Err(error) if env::var_os(INSIDE).is_some() => {
+            anyhow::bail!("no network namespace of its own can be had ({error}); run it as root")
+        }
+        Err(_) => {
+            let again = Command::new("unshare")
+                .args(["--user", "--map-root-user"])
+                .arg(env::current_exe()?)
+                .args(env::args_os().skip(1))
+                .env(INSIDE, "1")
+                .exec();
+            anyhow::bail!("no user namespace can be had ({again}); run it as root")
+        }
+    }
+}
+
 /// Moves this thread into a new network namespace with a loopback that works and does not pace.
 fn enter() -> io::Result<()> {
     // SAFETY: unshare takes a number and concerns this thread only.
@@ -106,6 +132,13 @@ fn enter() -> io::Result<()> {
 pub fn set_send_buffers(most_bytes: usize) -> io::Result<()> {
     let sizes = format!("4096 16384 {most_bytes}");
     fs::write("/proc/sys/net/ipv4/tcp_wmem", sizes)
+}
+
+/// How long the kernel remembers a stream that one side has closed and the other has not, in this test's namespace. It
+/// answers for that long with the window that the stream had, so that a sender that found it shut learns of the end no
+/// earlier; the default is a minute.
+pub fn set_half_closed_memory(seconds: u32) -> io::Result<()> {
+    fs::write("/proc/sys/net/ipv4/tcp_fin_timeout", seconds.to_string())
 }
 
 fn bring_up_loopback() -> io::Result<()> {

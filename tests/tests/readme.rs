@@ -7,6 +7,44 @@ use std::process::{Command, Output};
 use ringside_api::{Config, Settings};
 use ringside_tests::skip::{build_folder, skip};
 
+/// The tests that `docs/reliability.md` names are there: each table's last cell is a list of "`FILE`: `TEST`, `TEST`; ...".
+#[test]
+fn the_tests_that_are_called_proof_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let text = fs::read_to_string(root.join("docs/reliability.md")).unwrap();
+    let rows = text
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.ends_with("| test |"));
+    let mut seen = 0;
+    for row in rows {
+        let cell = row.trim_end_matches([' ', '|']).rsplit('|').next().unwrap();
+        for part in cell.split("; ") {
+            let (file, names) = part
+                .split_once(": ")
+                .unwrap_or_else(|| panic!("no file and tests in {row}"));
+            let file = file.trim().trim_matches('`');
+            let folder = if file.starts_with("sidecar/") {
+                ""
+            } else {
+                "tests/tests"
+            };
+            let source = fs::read_to_string(root.join(folder).join(file))
+                .unwrap_or_else(|error| panic!("{file}: {error}"));
+            let dense: String = source.split_whitespace().collect();
+            for name in names.split(", ") {
+                let name = name.trim().trim_matches('`');
+                assert!(
+                    source.contains(&format!("fn {name}("))
+                        || dense.contains(&format!("namespaced!({name},")),
+                    "there is no test {name} in {file}"
+                );
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 80, "{seen} tests were named");
+}
+
 fn readme() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
     fs::read_to_string(path).unwrap()

@@ -15,6 +15,9 @@ use crate::await_that;
 /// Small, because a thousand connections are a thousand threads.
 const STACK_BYTES: usize = 96 << 10;
 
+/// How many connections are kept in mind before those that ended are forgotten.
+const LEAST_KEPT: usize = 1024;
+
 /// What a connection does; its number counts from 0.
 type Serve = dyn Fn(&Stream, u64) -> Result<(), Trouble> + Send + Sync;
 
@@ -182,6 +185,7 @@ impl Drop for Server {
 
 fn accept_all(shared: &Arc<Shared>) {
     let mut serving = Vec::new();
+    let mut most_kept = LEAST_KEPT;
     loop {
         let stream = match shared.listener.accept() {
             Ok(stream) => Arc::new(stream),
@@ -192,11 +196,16 @@ fn accept_all(shared: &Arc<Shared>) {
         if shared.stop.load(Ordering::Acquire) {
             break;
         }
-        shared
-            .open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(Arc::downgrade(&stream));
+        {
+            let mut open = shared.open.lock().unwrap_or_else(PoisonError::into_inner);
+            // Those that ended are forgotten now and then, so that a server can go on for hours.
+            if open.len() >= most_kept {
+                open.retain(|stream| stream.strong_count() > 0);
+                serving.retain(|thread: &JoinHandle<()>| !thread.is_finished());
+                most_kept = LEAST_KEPT.max(2 * open.len());
+            }
+            open.push(Arc::downgrade(&stream));
+        }
         let number = shared.accepted.fetch_add(1, Ordering::AcqRel);
         let serve_one = {
             let shared = Arc::clone(shared);
