@@ -81,8 +81,8 @@ struct End {
 #[derive(Debug)]
 struct Direction {
     queue: Queue,
-    /// Large receives in a row.
-    large_receives: u8,
+    /// What came lately, to tell a stream by.
+    burst: splicing::Burst,
     /// How many bytes the next receive may bring: little at first, twice as much for each that comes after
     /// something was taken. So an idle or stalled connection never has a claim to much of the pool.
     credit_bytes: u32,
@@ -99,7 +99,7 @@ impl Default for Direction {
     fn default() -> Self {
         Direction {
             queue: Queue::default(),
-            large_receives: 0,
+            burst: splicing::Burst::default(),
             credit_bytes: FIRST_CREDIT_BYTES,
             was_taken: false,
             relayed_bytes: 0,
@@ -276,7 +276,7 @@ impl Flow {
             return;
         }
         let direction = &mut self.directions[side as usize];
-        splicing::count_receive(&mut direction.large_receives, chunk.len, more);
+        direction.burst.count(chunk.len, now);
         chunks.push(&mut direction.queue, chunk);
     }
 

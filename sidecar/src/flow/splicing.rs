@@ -10,11 +10,17 @@ use super::{Action, Ending, Flow, Operation, Phase, RETRY_PAUSE, Side, View};
 use crate::backend::{Errno, Pipe, Readiness};
 use crate::time::Time;
 
-/// A receive of so many bytes or more is a large one.
-const LARGE_RECEIVE_BYTES: u32 = 48 * 1024;
+/// So many KiB in [`STREAM_RECEIVES_MOST`] receives within a burst make a stream.
+const STREAM_KIB: u8 = 192;
 
-/// So many large receives in a row make a stream.
-const LARGE_RECEIVES: u8 = 4;
+/// With more receives than these they are small, 16 KiB on average: many messages are no stream, however many bytes.
+const STREAM_RECEIVES_MOST: u8 = 12;
+
+/// How long a burst is counted, in ticks of [`TICK_MILLIS`]: 48 ms, so that a stream has four megabytes a second at least.
+const BURST_TICKS: u8 = 6;
+
+/// A tick of a burst's clock, which wraps every two seconds: who is quiet for just that long is taken for going on.
+const TICK_MILLIS: u64 = 8;
 
 /// A splice of fewer bytes is a small one.
 const SMALL_SPLICE_BYTES: usize = 4 * 1024;
@@ -51,12 +57,31 @@ impl Splicing {
     }
 }
 
-/// Counts a receive towards a stream. The last one before its limit may be small for that reason alone.
-pub(super) fn count_receive(large_receives: &mut u8, bytes: u32, more: bool) {
-    if bytes >= LARGE_RECEIVE_BYTES {
-        *large_receives = large_receives.saturating_add(1);
-    } else if more {
-        *large_receives = 0;
+/// The receives of a short while. Single ones tell nothing: they end at their limit, at the end of a buffer, or where the
+/// kernel had no more at that moment. Three bytes, as each connection has two.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Burst {
+    began_tick: u8,
+    kib: u8,
+    receives: u8,
+}
+
+impl Burst {
+    pub(super) fn count(&mut self, bytes: u32, now: Time) {
+        let tick = (now.as_nanos() / 1_000_000 / TICK_MILLIS) as u8;
+        if tick.wrapping_sub(self.began_tick) > BURST_TICKS {
+            *self = Burst {
+                began_tick: tick,
+                ..Burst::default()
+            };
+        }
+        let kib = u8::try_from(bytes / 1024).unwrap_or(u8::MAX);
+        self.kib = self.kib.saturating_add(kib);
+        self.receives = self.receives.saturating_add(1);
+    }
+
+    fn is_stream(&self) -> bool {
+        self.kib >= STREAM_KIB && self.receives <= STREAM_RECEIVES_MOST
     }
 }
 
@@ -64,8 +89,7 @@ impl Flow {
     /// Whether it has become a stream.
     pub(super) fn wants_to_splice(&self, now: Time) -> bool {
         let is_stream = |from: Side| {
-            !self.ends[from as usize].ended
-                && self.directions[from as usize].large_receives >= LARGE_RECEIVES
+            !self.ends[from as usize].ended && self.directions[from as usize].burst.is_stream()
         };
         Side::BOTH.into_iter().any(is_stream) && now >= self.splicing.not_before
     }
@@ -114,7 +138,7 @@ impl Flow {
         self.splicing.not_before = now.saturating_add(COOLDOWN);
         self.directions
             .iter_mut()
-            .for_each(|direction| direction.large_receives = 0);
+            .for_each(|direction| direction.burst = Burst::default());
     }
 
     pub(super) fn next_of_splicing(&mut self, view: &View) -> Option<Action> {

@@ -11,14 +11,11 @@ use fastrand::Rng;
 use super::faults::Faults;
 use super::link::{Checker, Closed, Link};
 use super::operations::Running;
-use crate::backend::{Completion, Errno, Event, OperationKind, Pipe, Readiness, SocketId, Token};
+use super::pipes::FIRST_PIPE;
+use crate::backend::{Completion, Errno, Event, OperationKind, Readiness, SocketId, Token};
 
 /// Simulated sockets are numbered from here, so that a call that reached a real descriptor by mistake would fail.
 pub(super) const FIRST_SOCKET: i32 = 1 << 24;
-const FIRST_PIPE: i32 = 1 << 28;
-
-/// What a pipe holds.
-const PIPE_BYTES: usize = 1 << 20;
 
 /// Steps kept for a story.
 const STEPS_KEPT: usize = 1 << 20;
@@ -72,7 +69,7 @@ pub struct Kernel {
     pub(super) slots: Vec<Slot>,
     pub(super) links: Vec<Link>,
     pub(super) pipes: BTreeMap<i32, VecDeque<u8>>,
-    next_pipe: i32,
+    pub(super) next_pipe: i32,
     pub(super) operations: BTreeMap<u64, Running>,
     /// Which backend runs: what is due for one that was given up concerns nobody.
     pub(super) epoch: u32,
@@ -352,11 +349,6 @@ impl Kernel {
         self.slots.iter().filter(is_open).count()
     }
 
-    /// Pipes that are open.
-    pub fn pipes_open(&self) -> usize {
-        self.pipes.len()
-    }
-
     /// Operations that are not over, by name.
     pub fn operations_left(&self) -> usize {
         self.operations.len()
@@ -415,92 +407,6 @@ impl Kernel {
             Some(Slot::Fresh | Slot::Linked(_)) => self.free(socket),
             _ => self.violate(format!("socket {} is closed, and is not open", socket.0)),
         }
-    }
-
-    pub(super) fn pipe(&mut self) -> Result<Pipe, Errno> {
-        if self.descriptors + 2 > self.descriptor_limit || self.strikes(self.faults.no_descriptor) {
-            return Err(Errno(libc::EMFILE));
-        }
-        let read = self.next_pipe;
-        self.next_pipe += 2;
-        self.descriptors += 2;
-        self.pipes.insert(read, VecDeque::new());
-        Ok(Pipe {
-            read,
-            write: read + 1,
-        })
-    }
-
-    pub(super) fn close_pipe(&mut self, pipe: Pipe) {
-        if self.pipes.remove(&pipe.read).is_none() {
-            return self.violate("a pipe is closed twice");
-        }
-        self.descriptors -= 2;
-    }
-
-    pub(super) fn splice_in(
-        &mut self,
-        socket: SocketId,
-        pipe: Pipe,
-        most: usize,
-    ) -> Result<usize, Errno> {
-        let link = self.splicing_link(socket)?;
-        let held = self.pipes.get(&pipe.read).map_or(0, VecDeque::len);
-        let state = &mut self.links[link];
-        if state.unread() == 0 {
-            return match (state.error, state.peer_ended) {
-                (Some(errno), _) => Err(errno),
-                (None, true) => {
-                    state.end_was_told = true;
-                    Ok(0)
-                }
-                (None, false) => Err(Errno(libc::EAGAIN)),
-            };
-        }
-        let mut bytes = most.min(state.unread() as usize).min(PIPE_BYTES - held);
-        if bytes == 0 {
-            return Err(Errno(libc::EAGAIN));
-        }
-        if self.strikes(self.faults.short) {
-            bytes = self.random.usize(1..=bytes);
-        }
-        let moved = self.links[link].take(bytes as u64);
-        self.pipes.entry(pipe.read).or_default().extend(moved);
-        self.notices.push_back(Notice::Touched(link));
-        Ok(bytes)
-    }
-
-    pub(super) fn splice_out(
-        &mut self,
-        pipe: Pipe,
-        socket: SocketId,
-        most: usize,
-    ) -> Result<usize, Errno> {
-        let link = self.splicing_link(socket)?;
-        if self.links[link].error.is_some() {
-            return Err(Errno(libc::EPIPE));
-        }
-        let held = self.pipes.get(&pipe.read).map_or(0, VecDeque::len);
-        let mut bytes = most.min(held).min(self.links[link].room() as usize);
-        if bytes == 0 {
-            return Err(Errno(libc::EAGAIN));
-        }
-        if self.strikes(self.faults.short) {
-            bytes = self.random.usize(1..=bytes);
-        }
-        let pipe = self.pipes.entry(pipe.read).or_default();
-        let moved: Vec<u8> = pipe.drain(..bytes).collect();
-        self.counts.spliced += bytes as u64;
-        self.write(link, &moved);
-        Ok(bytes)
-    }
-
-    fn splicing_link(&mut self, socket: SocketId) -> Result<usize, Errno> {
-        let link = self.link_of(socket).ok_or(Errno(libc::EBADF))?;
-        if !self.links[link].splices {
-            self.violate(format!("link {link} is spliced, and its socket blocks"));
-        }
-        Ok(link)
     }
 
     /// Takes bytes of the relay's into a connection, and checks them.

@@ -8,6 +8,8 @@ pub mod faults;
 mod kernel;
 pub mod link;
 mod operations;
+mod peers;
+mod pipes;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -29,7 +31,7 @@ use faults::Pushback;
 use kernel::Due;
 pub use kernel::{Counts, Kernel, Notice};
 use operations::{Entry, What};
-pub use operations::{address_of, link_at};
+pub use peers::{address_of, link_at};
 
 /// Those who are not the kernel: peers, and who tells the worker what to do.
 pub trait Outside {
