@@ -13,7 +13,7 @@ ringside_tests::instances! {
         streams_and_quiet_in_turns,
         two_workers_serve_alike,
     ],
-    ringside: [],
+    ringside: [a_stream_is_spliced],
 }
 
 const UP: Pattern = Pattern::new(1);
@@ -57,6 +57,22 @@ fn both_ways_at_once(kind: Kind) {
     if relay.tells() {
         assert_eq!(relay.metric("relayed_bytes_total", &[]), (2 * BYTES) as f64);
     }
+}
+
+/// Where bytes only stream, most of them never come to the relay's memory.
+fn a_stream_is_spliced(kind: Kind) {
+    const BYTES: u64 = 256 << 20;
+    let server = Server::local(|stream, _| {
+        stream.receive(UP, 0, BYTES)?;
+        end(stream, BYTES)
+    });
+    let relay = Setup::new(kind).to(&server).start();
+    let client = relay.connect();
+    client.send(UP, 0, BYTES, 256 << 10).unwrap();
+    end(&client, 0).unwrap();
+    relay.expect_closed("finished", 1);
+    let spliced = relay.metric("spliced_bytes_total", &[]);
+    assert!(spliced > BYTES as f64 / 2.0, "{spliced} bytes were spliced");
 }
 
 fn a_byte_at_a_time(kind: Kind) {
