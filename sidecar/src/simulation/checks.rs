@@ -21,6 +21,9 @@ const IDLE_TURNS_MOST: u32 = 40;
 
 const SECOND: u64 = 1_000_000_000;
 
+/// How long what has moved out of the pool may be more than its limit: what is over is shed by a quarter each second.
+const OVER_MOST: u64 = 8 * SECOND;
+
 /// Every so many turns all connections are looked at.
 const LOOK_EVERY: u64 = 16;
 
@@ -33,6 +36,8 @@ pub(super) struct Watch {
     pushed_back_at: u64,
     /// Since when pushback has met every submission, and calls since then.
     storm: Option<Storm>,
+    /// Since when more than the pool's limit is pinned.
+    over_since: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +58,7 @@ impl Watch {
             completions: 0,
             pushed_back_at: 0,
             storm: None,
+            over_since: None,
         }
     }
 }
@@ -108,6 +114,18 @@ impl Run {
                     lasted / 1_000_000
                 ));
             }
+        }
+        let usage = worker.backend().pool();
+        let is_over = usage.pinned_bytes > usage.limit_bytes && !self.plan.jumps();
+        watch.over_since = is_over.then(|| watch.over_since.unwrap_or(now));
+        let over = watch.over_since.map_or(0, |since| now - since);
+        if over > OVER_MOST {
+            return Err(format!(
+                "{} bytes are pinned, {} may be, for {} ms now",
+                usage.pinned_bytes,
+                usage.limit_bytes,
+                over / 1_000_000
+            ));
         }
         self.check_readiness(now, stats.unready.get() == 1)?;
         if turn.is_multiple_of(LOOK_EVERY) {

@@ -137,7 +137,7 @@ impl<B: Backend> Worker<B> {
         }
         if self.now >= shortage.shed_at {
             shortage.shed_at = self.now.saturating_add(SHED_AFTER);
-            self.shed_largest_holder();
+            self.shed_largest_holders(usage.pinned_bytes.saturating_sub(usage.limit_bytes));
         }
         if self.room_for_receives() > 0 {
             // Some can go on; if that is not enough the next receive says so.
@@ -224,9 +224,10 @@ impl<B: Backend> Worker<B> {
         self.give_back_chunks();
     }
 
-    /// Sheds who holds most of those that have moved nothing for long, else of those that are held up.
-    fn shed_largest_holder(&mut self) {
-        let mut largest: Option<((bool, u32), FlowId)> = None;
+    /// Sheds who holds most of those that have moved nothing for long, then of those that are held up: one of them, or as
+    /// many as hold a quarter of what is over the limit.
+    fn shed_largest_holders(&mut self, over_bytes: usize) {
+        let mut holders = Vec::new();
         for id in self.connections.ids() {
             let Some(connection) = self.connections.get_mut(id) else {
                 continue;
@@ -234,20 +235,28 @@ impl<B: Backend> Worker<B> {
             let flow = &connection.flow;
             let idle = self.now.saturating_since(flow.last_activity());
             let held: u32 = Side::BOTH.map(|from| flow.queue(from).bytes()).iter().sum();
-            let rank = (idle >= SHED_AFTER, held);
-            let may_go = idle >= HELD_UP && held > 0 && flow.closing().is_none();
-            if may_go && largest.is_none_or(|(most, _)| rank > most) {
-                largest = Some((rank, id));
+            if idle >= HELD_UP && held > 0 && flow.closing().is_none() {
+                holders.push(((idle >= SHED_AFTER, held), id));
             }
         }
-        if let Some(((_, held_bytes), id)) = largest {
+        holders.sort_by_key(|&(rank, _)| std::cmp::Reverse(rank));
+        let (mut shed, mut shed_bytes) = (0, 0);
+        for ((_, held), id) in holders {
+            if shed > 0 && shed_bytes >= over_bytes / 4 {
+                break;
+            }
+            shed += 1;
+            shed_bytes += held as usize;
+            self.shed(id);
+        }
+        if shed > 0 {
             let worker = self.surroundings.index;
             tracing::warn!(
                 worker,
-                held_bytes,
-                "the buffer pool is used up: the connection that holds most is shed"
+                connections = shed,
+                held_bytes = shed_bytes,
+                "the buffer pool is used up: the connections that hold most are shed"
             );
-            self.shed(id);
         }
     }
 
