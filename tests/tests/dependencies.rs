@@ -165,6 +165,7 @@ fn no_dependency_comes_in_two_versions() {
 
 #[test]
 fn every_dependency_comes_from_the_registry_and_is_pinned() {
+    let mut registries = BTreeSet::new();
     for package in packages("every_dependency_comes_from_the_registry_and_is_pinned") {
         // Without a source it is a part of this workspace.
         if let Some(source) = package["source"].as_str() {
@@ -173,12 +174,14 @@ fn every_dependency_comes_from_the_registry_and_is_pinned() {
                 "{} comes from {source}",
                 name(&package)
             );
+            registries.insert(source.to_owned());
         } else {
             let path = package["manifest_path"].as_str().unwrap();
             let root = root().canonicalize().unwrap();
             assert!(Path::new(path).starts_with(root), "{path}");
         }
     }
+    assert_eq!(registries.len(), 1, "more than cargo's own: {registries:?}");
     let lock = fs::read_to_string(root().join("Cargo.lock")).unwrap();
     let from_registry = lock.matches("\nsource = ").count();
     assert_eq!(
