@@ -318,9 +318,9 @@ pub trait Backend: Sized {
     /// Sets the most bytes that receive buffers may take.
     fn set_pool_limit(&mut self, limit_bytes: usize);
 
-    /// Ends a backend that broke. The memory it lent to the kernel is given up, as the kernel may not be
-    /// done with it; connections have to be closed before.
-    fn abandon(self);
+    /// Ends a backend that broke, with what is in flight on it: connections have to be closed before. Memory that the kernel
+    /// is still not done with after a while is given up.
+    fn abandon(self) {}
 
     /// Wakes this backend's worker from other threads; the worker sees [`Event::Woken`].
     fn waker(&self) -> Waker;

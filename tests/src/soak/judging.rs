@@ -34,9 +34,6 @@ pub struct Reading {
     pub resident_bytes: u64,
     /// What of that its pools of buffers have allocated, at most; for the reader alone.
     pub pool_bytes: u64,
-    /// How often a worker's backend was made anew. A ring that is given up with operations in flight leaves its pool of buffers
-    /// behind, because the kernel may still write there.
-    pub rebuilds: u64,
     /// Its open descriptors.
     pub descriptors: u64,
 }
@@ -55,9 +52,8 @@ impl Comparison {
     fn problems(&self, floor_bytes: u64) -> Vec<String> {
         let Self { begin, end } = self;
         let mut problems = Vec::new();
-        let left_behind = end.rebuilds.saturating_sub(begin.rebuilds) * POOL_BYTES;
-        let mut check = |what: &str, begin: u64, end: u64, floor: u64, left_behind: u64| {
-            let most = begin + (begin * TOLERANCE_PERCENT / 100).max(floor) + left_behind;
+        let mut check = |what: &str, begin: u64, end: u64, floor: u64| {
+            let most = begin + (begin * TOLERANCE_PERCENT / 100).max(floor);
             if end > most {
                 problems.push(format!(
                     "process {} held {begin} {what} after warm-up and {end} at its last calm point; at most {most} are allowed",
@@ -70,14 +66,12 @@ impl Comparison {
             begin.resident_bytes,
             end.resident_bytes,
             floor_bytes,
-            left_behind,
         );
         check(
             "descriptors",
             begin.descriptors,
             end.descriptors,
             FLOOR_DESCRIPTORS,
-            0,
         );
         problems
     }
@@ -133,7 +127,6 @@ mod tests {
                 at: Duration::from_secs(at),
                 resident_bytes: mib * MIB,
                 pool_bytes: 0,
-                rebuilds: 0,
                 descriptors: *descriptors,
             })
             .collect()
@@ -176,7 +169,6 @@ mod tests {
                 at: Duration::from_secs(20 * number),
                 resident_bytes: 20 * MIB + number * MIB / 20,
                 pool_bytes: 0,
-                rebuilds: 0,
                 descriptors: 40 + number / 10,
             })
             .collect();
@@ -192,15 +184,6 @@ mod tests {
         assert_eq!(judged(&readings).1, Vec::<String>::new());
         readings.extend(life(3, &[(10, 10), (10, 10), (20, 20)]));
         assert_eq!(judged(&readings).1.len(), 2);
-    }
-
-    #[test]
-    fn a_ring_that_was_given_up_excuses_its_pool_and_no_more() {
-        for (mib, rebuilds, problems) in [(22, 1, 0), (24, 1, 1), (24, 2, 0), (22, 0, 1)] {
-            let mut readings = life(1, &[(20, 20), (20, 20), (mib, 20)]);
-            readings[2].rebuilds = rebuilds;
-            assert_eq!(judged(&readings).1.len(), problems, "{mib} {rebuilds}");
-        }
     }
 
     #[test]

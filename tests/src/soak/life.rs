@@ -239,7 +239,6 @@ impl Life {
                 resident_bytes: metrics.sum("process_resident_memory_bytes", &[]) as u64,
                 pool_bytes: metrics.sum("ringside_buffer_pool_bytes", &[("state", "allocated")])
                     as u64,
-                rebuilds: metrics.sum("ringside_backend_rebuilds_total", &[]) as u64,
                 descriptors: metrics.sum("process_open_fds", &[]) as u64,
             }
         });
@@ -250,7 +249,6 @@ impl Life {
             at: now(),
             resident_bytes: least(|reading| reading.resident_bytes),
             pool_bytes: least(|reading| reading.pool_bytes),
-            rebuilds: least(|reading| reading.rebuilds),
             descriptors: least(|reading| reading.descriptors),
         }
     }

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use ringside::backend::inject::{Errno, Syscalls};
-use ringside_tests::relay::{Kind, Relay, Setup};
+use ringside_tests::relay::{Kind, Relay, Setup, run_on};
 use ringside_tests::traffic::{Pattern, Stream};
 use ringside_tests::{PATIENCE, await_some};
+
+use serde_json::json;
 
 use crate::load::{Load, echoing};
 
@@ -19,6 +21,16 @@ ringside_tests::instances! {
         a_ring_in_the_wrong_state,
     ],
 }
+
+/// The ring alone: tokio-uring hides these answers, and goes on.
+#[test]
+fn ten_rings_given_up() {
+    run_on(Kind::Ring, "forbidden::ten_rings_given_up", rings_given_up);
+}
+
+/// Resident memory that rings which follow one another may leave behind, and all else that a process comes to hold: less
+/// than the pool of one of them.
+const LEFT_BYTES_MOST: f64 = 1.5 * 1024.0 * 1024.0;
 
 /// Waits until a new connection is served.
 #[track_caller]
@@ -85,4 +97,37 @@ fn lost_completions(kind: Kind) {
 
 fn a_ring_in_the_wrong_state(kind: Kind) {
     drop(rebuilds(kind, Errno::EBADFD, 1));
+}
+
+// Their pools are not left behind: what was in flight on a ring has ended before the next one serves.
+fn rings_given_up(kind: Kind) {
+    let server = echoing();
+    let relay = Setup::new(kind)
+        .to(&server)
+        .settings(json!({"buffers": {"pool": "2Mi"}}))
+        .watched(Syscalls::Submissions)
+        .start();
+    let resident = |rebuilds: f64| {
+        for number in 1..=rebuilds as u64 {
+            let load = Load::start(&relay, 16);
+            relay.injector().fail_next(1, Errno::EBADR);
+            relay.injector().wait_failed(1, PATIENCE);
+            await_served(&relay);
+            load.finish();
+            relay.settle();
+            println!(
+                "{number}: {}",
+                relay.metrics().sum("process_resident_memory_bytes", &[])
+            );
+        }
+        relay.metrics().sum("process_resident_memory_bytes", &[])
+    };
+    let first = resident(5.0);
+    let last = resident(10.0);
+    assert!(relay.metric("backend_rebuilds_total", &[]) >= 15.0);
+    let grown = last - first;
+    assert!(
+        grown < LEFT_BYTES_MOST,
+        "ten rings left {grown} bytes behind"
+    );
 }

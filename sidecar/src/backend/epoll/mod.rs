@@ -360,8 +360,6 @@ impl Backend for Epoll {
         self.pool.set_limit(limit_bytes);
     }
 
-    fn abandon(self) {}
-
     fn waker(&self) -> Waker {
         self.waker.clone()
     }

@@ -6,6 +6,7 @@
 
 mod allowed;
 mod buffers;
+mod ending;
 mod entries;
 pub(super) mod outcome;
 mod setup;
@@ -172,8 +173,8 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        // Closing a ring ends its operations only after a while. Those that use memory of the pool keep it.
-        if self.in_flight > u32::from(!self.waker_is_unwatched) {
+        // Closing a ring ends its operations only after a while, and until then they use memory of the pool.
+        if self.in_flight > 0 && !ending::end(&mut self.ring) {
             self.pool.leak();
         }
     }
@@ -393,10 +394,6 @@ impl Backend for Ring {
 
     fn set_pool_limit(&mut self, limit_bytes: usize) {
         self.pool.set_limit(limit_bytes);
-    }
-
-    fn abandon(mut self) {
-        self.pool.leak();
     }
 
     fn waker(&self) -> Waker {

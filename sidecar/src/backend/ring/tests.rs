@@ -183,3 +183,30 @@ fn a_receive_keeps_to_its_limit() {
         println!("incremental {want_incremental}: {at_once:?}, {in_parts:?}");
     }
 }
+
+#[test]
+fn what_is_in_flight_has_ended_before_the_memory_goes() {
+    let Some(mut ring) = ring(true) else { return };
+    let (near, _far) = UnixStream::pair().unwrap();
+    let socket = SocketId(near.as_raw_fd());
+    // More than a socket takes, so that sends wait for room and use the pool meanwhile.
+    let chunks: Vec<_> = (0..64).map(|_| ring.own(&[7; 60_000])).collect();
+    for (key, chunk) in chunks.iter().enumerate() {
+        let chunks = std::slice::from_ref(chunk);
+        let token = Token::new(OperationKind::Send, key as u64);
+        ring.start(token, Operation::Send { socket, chunks });
+    }
+    let receive = Operation::Receive {
+        socket,
+        limit_bytes: 100,
+    };
+    ring.start(Token::new(OperationKind::Receive, 1), receive);
+    ring.enter(128, None);
+    let waits = ring.in_flight();
+    assert!(waits > 2, "nothing waits: {waits}");
+    // And one that the kernel has not seen.
+    let chunks = &chunks[..1];
+    let token = Token::new(OperationKind::Send, 99);
+    ring.start(token, Operation::Send { socket, chunks });
+    assert!(super::ending::end(&mut ring.ring), "operations were left");
+}

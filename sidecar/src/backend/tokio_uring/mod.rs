@@ -299,8 +299,6 @@ impl Backend for TokioUring {
         self.pool.set_limit(limit_bytes);
     }
 
-    fn abandon(self) {}
-
     fn waker(&self) -> Waker {
         self.waker.clone()
     }
