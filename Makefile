@@ -28,6 +28,8 @@ soak:
 manifests:
 	@cargo run --quiet --package ringside-tests --bin seccomp-profile >manifests/seccomp/new && \
 		mv manifests/seccomp/new manifests/seccomp/ringside.json
+	@cargo run --quiet --package ringside-controller -- crds >manifests/crds/new && \
+		mv manifests/crds/new manifests/crds/ringside.yaml
 
 # Fuzzing with coverage, on the stable toolchain: a minute for each of four targets.
 FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=3 \

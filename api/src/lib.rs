@@ -8,11 +8,14 @@ pub mod config;
 mod depth;
 mod locate;
 pub mod relay;
+#[cfg(feature = "resources")]
+pub mod resources;
 mod sentence;
 pub mod settings;
+pub mod sync;
 pub mod units;
 
 pub use config::{BackendChoice, Config, ConfigError, Problem, Workers};
 pub use relay::{Listen, ProxyProtocol, Relay, Target};
-pub use settings::{Patch, Resolved, Settings, Source, Violation};
+pub use settings::{Layers, Patch, Resolved, Settings, Source, Violation};
 pub use units::{Size, Span};

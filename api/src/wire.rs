@@ -333,5 +333,18 @@ macro_rules! words {
         }
 
         deserialize_as_field!($name);
+
+        #[cfg(feature = "resources")]
+        impl schemars::JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn inline_schema() -> bool {
+                true
+            }
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({"type": "string", "enum": Self::WORDS})
+            }
+        }
     };
 }

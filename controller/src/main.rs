@@ -1,6 +1,9 @@
-//! The controller: turns `RelayPolicy` resources into the sidecars' settings. It is built in a later step.
+//! The binary `ringside-controller`.
 
-fn main() {
-    eprintln!("ringside-controller: not built yet; the sidecar runs as well without it");
-    std::process::exit(1);
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
 }

@@ -7,7 +7,7 @@ macro_rules! group {
         $(#[$doc:meta])*
         $group:ident, $patch:ident, $place:literal {
             $(
-                $(#[$field_doc:meta])*
+                $(#[doc = $field_doc:literal])*
                 $field:ident $wire:literal: $type:ty = $default:expr $(, in $range:expr)?;
             )+
         }
@@ -15,7 +15,7 @@ macro_rules! group {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
         pub struct $group {
-            $($(#[$field_doc])* #[serde(rename = $wire)] pub $field: $type,)+
+            $($(#[doc = $field_doc])* #[serde(rename = $wire)] pub $field: $type,)+
         }
 
         impl Default for $group {
@@ -27,13 +27,18 @@ macro_rules! group {
         #[doc = concat!("What a document says about `", $place, "`; a field that it leaves out is `None`.")]
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
         pub struct $patch {
-            $($(#[$field_doc])* #[serde(rename = $wire, skip_serializing_if = "Option::is_none")] pub $field: Option<$type>,)+
+            $($(#[doc = $field_doc])* #[serde(rename = $wire, skip_serializing_if = "Option::is_none")] pub $field: Option<$type>,)+
         }
 
         impl $patch {
             /// Both together, field by field; where both say something, `over` is believed.
             pub fn merge(&self, over: &Self) -> Self {
                 Self { $($field: over.$field.or(self.$field),)+ }
+            }
+
+            /// Adds the path and the value of each field that is set, as it is written in a document.
+            fn describe(&self, fields: &mut Vec<(&'static str, String)>) {
+                $(fields.extend(self.$field.map(|value| (concat!($place, ".", $wire), value.to_string())));)+
             }
         }
 
@@ -68,22 +73,25 @@ macro_rules! group {
 
         read_record!($patch in $place { $($field $wire),+ });
         deserialize_as_field!($patch);
+
+        #[cfg(feature = "resources")]
+        described!($patch as $place { $([$($field_doc)*] $wire: $type $(, in $range)?;)+ });
     };
 }
 
 /// The whole: one field for each group.
 macro_rules! whole {
-    ($($(#[$doc:meta])* $field:ident $wire:literal: $group:ident, $patch:ident;)+) => {
+    ($($(#[doc = $doc:literal])* $field:ident $wire:literal: $group:ident, $patch:ident;)+) => {
         /// The settings that a relay obeys, complete. Its `Default` is what runs when nobody says anything.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
         pub struct Settings {
-            $($(#[$doc])* #[serde(rename = $wire)] pub $field: $group,)+
+            $($(#[doc = $doc])* #[serde(rename = $wire)] pub $field: $group,)+
         }
 
         /// What one document says about the settings. Nothing is defaulted in it, so that documents can be merged.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
         pub struct Patch {
-            $($(#[$doc])* #[serde(rename = $wire, skip_serializing_if = "Option::is_none")] pub $field: Option<$patch>,)+
+            $($(#[doc = $doc])* #[serde(rename = $wire, skip_serializing_if = "Option::is_none")] pub $field: Option<$patch>,)+
         }
 
         impl Patch {
@@ -95,6 +103,13 @@ macro_rules! whole {
                         (under, over) => over.or(under),
                     },)+
                 }
+            }
+
+            /// The path of every field that is set, such as `backoff.initial`, and its value as it is written in a document.
+            pub fn fields(&self) -> Vec<(&'static str, String)> {
+                let mut fields = Vec::new();
+                $(if let Some(group) = &self.$field { group.describe(&mut fields); })+
+                fields
             }
         }
 
@@ -125,5 +140,8 @@ macro_rules! whole {
 
         read_record!(Patch in "settings" { $($field $wire),+ });
         deserialize_as_field!(Patch);
+
+        #[cfg(feature = "resources")]
+        described!(Patch as "settings" { $([$($doc)*] $wire: $patch;)+ });
     };
 }

@@ -1,9 +1,13 @@
 //! The settings a relay obeys, in two shapes: a [`Patch`] is what one document says, [`Settings`] is what is in effect.
 //! It owns fields, defaults, merging and validation; it never knows where a document comes from.
 
+#[cfg(feature = "resources")]
+#[macro_use]
+mod schema;
 #[macro_use]
 mod declare;
 mod groups;
+mod layers;
 mod resolve;
 mod rules;
 #[cfg(test)]
@@ -15,4 +19,5 @@ pub use groups::{
     ReadinessPatch, Settings, TargetCheck, TargetCheckMode, TargetCheckPatch, Tcp, TcpPatch,
     Timeouts, TimeoutsPatch,
 };
+pub use layers::Layers;
 pub use resolve::{FieldInEffect, Resolved, Source, Violation};

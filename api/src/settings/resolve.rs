@@ -125,15 +125,22 @@ impl Settings {
     pub fn hash(&self) -> String {
         let mut fields = self.fields();
         fields.sort_unstable();
-        // FNV-1a: published constants, so that every reader computes the same; it guards against mistakes, not attacks.
-        let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-        for (field, value) in fields {
-            for byte in format!("{field}={value}\n").bytes() {
-                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-            }
-        }
-        format!("{hash:016x}")
+        fingerprint(
+            fields
+                .iter()
+                .map(|(field, value)| format!("{field}={value}\n")),
+        )
     }
+}
+
+/// 16 hex digits for some lines, by FNV-1a: published constants, so that every reader computes the same; it guards against
+/// mistakes, not attacks.
+pub(super) fn fingerprint(lines: impl Iterator<Item = String>) -> String {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    for byte in lines.flat_map(String::into_bytes) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    format!("{hash:016x}")
 }
 
 /// What resolving finds out on its way.

@@ -1,0 +1,42 @@
+//! The command line of `ringside-controller`. It owns names, flags and exit codes; what a command does is elsewhere.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+/// Ringside's controller: policies down to the sidecars, their state up to kubectl
+#[derive(Debug, Parser)]
+#[command(name = "ringside-controller", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print the custom resource definitions, for kubectl apply -f -
+    Crds,
+}
+
+/// Runs the command that the arguments name. Exit codes: 0 done, 1 failed, 2 usage.
+pub(crate) fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Crds => crds(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ringside-controller: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn crds() -> anyhow::Result<()> {
+    let definitions = ringside_controller::generated::definitions()?;
+    std::io::stdout()
+        .write_all(definitions.as_bytes())
+        .context("the definitions could not be written")
+}
