@@ -107,6 +107,9 @@ impl Default for GateLimits {
 pub struct Load {
     /// Connections open in the whole process.
     pub connections_open: u32,
+    /// Workers beside this one. Near the limit each has a single accept on its way, and for what that brings there must be
+    /// room as well, or it would be accepted only to be shed.
+    pub other_workers: u32,
     /// Descriptors open in the whole process.
     pub descriptors_open: u32,
     /// What RLIMIT_NOFILE allows.
@@ -285,7 +288,10 @@ impl Gate {
             PauseReason::Pushback => load.pushback,
             PauseReason::Connections => {
                 let (open, limit) = (load.connections_open, self.limits.max_connections);
-                limit == 0 || self.share_holds(reason, load, open.into(), limit.into())
+                let may_come = load.other_workers.saturating_add(open);
+                limit == 0
+                    || (open > 0 && may_come >= limit)
+                    || self.share_holds(reason, load, open.into(), limit.into())
             }
             PauseReason::Descriptors => {
                 self.refused_until.is_some_and(|until| now < until)

@@ -206,6 +206,7 @@ impl<B: Backend> Worker<B> {
         let usage = self.backend.pool();
         Load {
             connections_open: shared.connections_open.load(Ordering::Relaxed),
+            other_workers: self.surroundings.mailboxes.len() as u32 - 1,
             descriptors_open: shared.descriptors_open.load(Ordering::Relaxed),
             descriptor_limit: shared.descriptor_limit.load(Ordering::Relaxed),
             operations_in_flight: self.backend.in_flight(),

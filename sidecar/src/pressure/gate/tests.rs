@@ -19,6 +19,7 @@ fn reason(state: GateState) -> Option<PauseReason> {
 /// A load with room everywhere.
 fn light() -> Load {
     Load {
+        other_workers: 0,
         connections_open: 10,
         descriptors_open: 40,
         descriptor_limit: 1024,
@@ -245,6 +246,7 @@ fn loads() -> impl Strategy<Value = Load> {
                 pool_used_bytes,
                 pushback,
             )| Load {
+                other_workers: 0,
                 connections_open,
                 descriptors_open: 2 * connections_open + more_descriptors / 2,
                 descriptor_limit: 1024,
@@ -260,6 +262,7 @@ fn loads() -> impl Strategy<Value = Load> {
 fn any_load() -> impl Strategy<Value = Load> {
     (any::<[u32; 5]>(), any::<[u64; 2]>(), any::<bool>()).prop_map(|(counts, bytes, pushback)| {
         Load {
+            other_workers: 0,
             connections_open: counts[0],
             descriptors_open: counts[1],
             descriptor_limit: counts[2],
@@ -370,5 +373,31 @@ proptest! {
                 gate.descriptors_refused(random, now);
             }
         }
+    }
+}
+
+#[test]
+fn what_other_workers_may_accept_at_the_same_moment_has_room() {
+    for (workers, limit) in [(2, 16), (4, 16), (8, 100), (2, 4_096)] {
+        let limits = GateLimits {
+            max_connections: limit,
+            max_per_second: None,
+            ..GateLimits::default()
+        };
+        let opens = |connections_open| {
+            let load = Load {
+                connections_open,
+                other_workers: workers - 1,
+                ..Load::default()
+            };
+            let state = Gate::new(limits).decide(&load, Time::ZERO);
+            state == GateState::Open
+        };
+        // The most that are open while every worker still accepts one more.
+        let most = (0..=limit).filter(|&open| opens(open)).max().unwrap();
+        assert!(
+            most + workers <= limit,
+            "{workers} workers: {most} of {limit}"
+        );
     }
 }
