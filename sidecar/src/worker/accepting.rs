@@ -29,6 +29,8 @@ pub(super) struct Listening {
     listener: Arc<ListenSocket>,
     of_worker: usize,
     accept: Accept,
+    /// `accept.maxConnections` when the accept that runs was last let go on.
+    limit_at_start: u32,
     /// Dropped once its accept has ended.
     leaving: bool,
 }
@@ -82,6 +84,7 @@ impl<B: Backend> Worker<B> {
             listener,
             of_worker,
             accept: Accept::Idle,
+            limit_at_start: 0,
             leaving: false,
         };
         if of_worker == self.surroundings.index && self.is_lending() {
@@ -257,6 +260,7 @@ impl<B: Backend> Worker<B> {
                 Accept::Idle if open && self.backend.room() == 0 => self.load_changed = true,
                 Accept::Idle if open => {
                     listening.accept = Accept::Running { once };
+                    listening.limit_at_start = self.limits.gate.max_connections;
                     let listener = listening.listener.id();
                     self.backend
                         .start(token, Operation::Accept { listener, once });
@@ -267,6 +271,9 @@ impl<B: Backend> Worker<B> {
                     listening.accept = Accept::Cancelling;
                     let socket = listening.listener.id();
                     self.end_early(token, socket);
+                }
+                Accept::Running { .. } => {
+                    listening.limit_at_start = self.limits.gate.max_connections;
                 }
                 _ => {}
             }
@@ -279,10 +286,10 @@ impl<B: Backend> Worker<B> {
             if !completion.more {
                 listening.accept = Accept::Idle;
             }
-            listening.relay.clone()
+            (listening.relay.clone(), listening.limit_at_start)
         });
         match (completion.event, relay) {
-            (Event::Accepted(client), Some(relay)) => self.open(client, relay),
+            (Event::Accepted(client), Some((relay, limit))) => self.open(client, relay, limit),
             (Event::Accepted(client), None) => self.backend.close(client, true),
             // The client was gone before it was accepted: the next one, if any.
             (Event::Failed(Errno(libc::ECONNABORTED | libc::EINTR)), _) => {}
@@ -297,7 +304,7 @@ impl<B: Backend> Worker<B> {
         self.load_changed |= !completion.more;
     }
 
-    fn open(&mut self, client: SocketId, relay: Arc<Relay>) {
+    fn open(&mut self, client: SocketId, relay: Arc<Relay>, limit_at_start: u32) {
         self.load_changed = true;
         let shared = &self.surroundings.shared;
         shared.count_descriptors(1);
@@ -320,8 +327,9 @@ impl<B: Backend> Worker<B> {
         }
         if is_refused {
             connection.flow.end(CloseReason::SourceLimit);
-        } else if open > self.limits.gate.max_connections {
-            // A multishot accept delivers what it finds before the gate can close; the limit holds all the same.
+        } else if open > self.limits.gate.max_connections.max(limit_at_start) {
+            // A multishot accept delivers what it finds before the gate can close; the limit holds all the same. One that is
+            // lowered ends nobody, nor who comes before the accept knows of it.
             connection.flow.end(CloseReason::Shed);
         }
         self.arrivals.push_back(self.connections.insert(connection));

@@ -1,0 +1,437 @@
+//! The fleet: every pod with a relay, what its sidecar says, what it is answered, and whether it may leave.
+//!
+//! Pure: told what was observed and when, it says which pods' answers have changed. It owns all that the controller knows of pods;
+//! a pod that has not called is Unknown and never counts as ready. It never waits, writes or asks.
+
+pub mod permits;
+mod pod;
+mod summary;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringside_api::resources::PodFacts;
+use ringside_api::sync::{Answer, Leave, LeaveAnswer, Mark, Offer, PodIdentity, Report};
+
+use crate::policies::{Name, Policies};
+use permits::{Permits, PodId};
+use pod::{Group, LeaveAnswered, Pod};
+pub use pod::{ObservedPod, Sidecar};
+pub use summary::{Summary, Worst};
+
+/// A sidecar without a call for so long is Unknown: calls follow one another at once, and a reconnect takes seconds at most.
+pub const SILENT_AFTER: Duration = Duration::from_secs(15);
+
+/// How long a grant to leave lasts; a sidecar asks again well before.
+const GRANT: Duration = Duration::from_secs(15);
+
+/// A grant is renewed when so much of it is over.
+const GRANT_RENEWED_AFTER: Duration = Duration::from_secs(6);
+
+/// How long one that wants to leave is kept waiting for a permit that is being taken back, before it is denied: well below the time
+/// after which it goes by its own permit.
+const TAKING_BACK: Duration = Duration::from_millis(600);
+
+/// What is to be done with a call.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Turn {
+    /// Answer it so.
+    Answer(Box<Answer>),
+    /// Nothing to say yet: look again at this moment, or when the pod is stirred.
+    Wait(Duration),
+    /// The pod made another call meanwhile, or is gone.
+    Over,
+}
+
+/// All pods with a relay.
+#[derive(Debug)]
+pub struct Fleet {
+    session: u64,
+    /// How long a call is held when there is nothing to say.
+    hold: Duration,
+    policies: Policies,
+    pods: HashMap<PodId, Pod>,
+    by_uid: HashMap<String, PodId>,
+    by_namespace: HashMap<String, BTreeSet<PodId>>,
+    groups: HashMap<Group, Permits>,
+    unsettled: BTreeSet<Group>,
+    next_pod: PodId,
+    calls: u64,
+    /// Pods whose answer may have changed and who have not been told.
+    stirred: BTreeSet<PodId>,
+}
+
+impl Fleet {
+    /// An empty fleet. `session` names this leadership: any random number but 0.
+    pub fn new(session: u64, hold: Duration) -> Self {
+        Self {
+            session,
+            hold,
+            policies: Policies::default(),
+            pods: HashMap::new(),
+            by_uid: HashMap::new(),
+            by_namespace: HashMap::new(),
+            groups: HashMap::new(),
+            unsettled: BTreeSet::new(),
+            next_pod: 0,
+            calls: 0,
+            stirred: BTreeSet::new(),
+        }
+    }
+
+    /// The policies.
+    pub fn policies(&self) -> &Policies {
+        &self.policies
+    }
+
+    /// Changes policies, and then what the pods concerned obey: those of a namespace, or all.
+    pub fn change_policies(&mut self, namespace: Option<&str>, change: impl FnOnce(&mut Policies)) {
+        change(&mut self.policies);
+        let concerned: Vec<PodId> = match namespace {
+            Some(namespace) => self
+                .by_namespace
+                .get(namespace)
+                .into_iter()
+                .flatten()
+                .copied()
+                .collect(),
+            None => self.pods.keys().copied().collect(),
+        };
+        for pod in concerned {
+            self.assign(pod);
+        }
+        self.settle();
+    }
+
+    /// Takes a pod as the API server has it.
+    pub fn observe(&mut self, observed: ObservedPod) {
+        if observed.has_ended || !observed.is_injected {
+            return self.forget(&observed.identity.uid);
+        }
+        let uid = &observed.identity.uid;
+        let id = match self.by_uid.get(uid) {
+            Some(&id) => id,
+            None => {
+                let id = self.next_pod;
+                self.next_pod += 1;
+                self.by_uid.insert(uid.clone(), id);
+                let namespace = observed.identity.namespace.clone();
+                self.by_namespace.entry(namespace).or_default().insert(id);
+                id
+            }
+        };
+        match self.pods.get_mut(&id) {
+            Some(pod) => pod.observed = observed,
+            None => {
+                self.pods.insert(id, Pod::new(observed));
+            }
+        }
+        self.assign(id);
+        self.settle();
+    }
+
+    /// Forgets a pod that is gone.
+    pub fn forget(&mut self, uid: &str) {
+        let Some(id) = self.by_uid.remove(uid) else {
+            return;
+        };
+        if let Some(pod) = self.pods.remove(&id) {
+            if let Some(pods) = self.by_namespace.get_mut(&pod.observed.identity.namespace) {
+                pods.remove(&id);
+                if pods.is_empty() {
+                    self.by_namespace.remove(&pod.observed.identity.namespace);
+                }
+            }
+            self.leave_group(id, &pod.group);
+            pod.stir();
+        }
+        self.settle();
+    }
+
+    /// Forgets all pods but these, as after a list of all that there are.
+    pub fn keep_only(&mut self, uids: &std::collections::HashSet<String>) {
+        let gone: Vec<String> = self
+            .by_uid
+            .keys()
+            .filter(|uid| !uids.contains(*uid))
+            .cloned()
+            .collect();
+        for uid in gone {
+            self.forget(&uid);
+        }
+    }
+
+    fn leave_group(&mut self, id: PodId, group: &Group) {
+        if let Some(permits) = self.groups.get_mut(group) {
+            permits.remove(id);
+            if permits.is_empty() {
+                self.groups.remove(group);
+                self.unsettled.remove(group);
+            } else {
+                self.unsettled.insert(group.clone());
+            }
+        }
+    }
+
+    /// Works out which policy a pod obeys.
+    fn assign(&mut self, id: PodId) {
+        let Some(pod) = self.pods.get_mut(&id) else {
+            return;
+        };
+        let observed = &pod.observed;
+        let namespace = observed.identity.namespace.clone();
+        let facts = PodFacts {
+            labels: Some(&observed.labels),
+            named_policy: observed.named_policy.as_deref(),
+        };
+        let choice = self.policies.choose(&namespace, &facts);
+        let policy = choice.policy.unwrap_or_default().to_owned();
+        pod.losers = choice.losers.into_iter().map(str::to_owned).collect();
+        pod.missing_policy = choice.missing.map(str::to_owned);
+        let assignment = self.policies.assignment(&namespace, &policy);
+        let group = Group { namespace, policy };
+        let before = std::mem::replace(&mut pod.group, group.clone());
+        if pod
+            .assignment
+            .as_ref()
+            .is_none_or(|known| **known != *assignment)
+        {
+            self.stirred.insert(id);
+        }
+        let percent = assignment.max_unready_percent;
+        pod.assignment = Some(assignment);
+        let standing = pod.standing();
+        let mut brings = false;
+        if before != group {
+            brings = self
+                .groups
+                .get(&before)
+                .is_some_and(|permits| permits.is_given(id));
+            self.leave_group(id, &before);
+        }
+        let permits = self.groups.entry(group.clone()).or_default();
+        permits.set_max_unready_percent(percent);
+        if brings {
+            permits.bring(id, standing, true);
+        } else {
+            permits.set(id, standing);
+        }
+        self.unsettled.insert(group);
+    }
+
+    /// A pod's number; `None` while the API server has not told of it.
+    pub fn find(&self, identity: &PodIdentity) -> Option<PodId> {
+        self.by_uid.get(&identity.uid).copied()
+    }
+
+    /// What wakes a pod's call when its answer may have changed.
+    pub fn waiter(&self, pod: PodId) -> Option<Arc<tokio::sync::Notify>> {
+        self.pods.get(&pod).map(|pod| pod.waiter.clone())
+    }
+
+    /// A call begins. Returns its number: the one before, if it is still open, is over. `None` where the pod is gone.
+    pub fn begin_call(&mut self, id: PodId, report: Report, now: Duration) -> Option<u64> {
+        let session = self.session;
+        let pod = self.pods.get_mut(&id)?;
+        self.calls += 1;
+        let call = self.calls;
+        pod.take_report(report, call, session, now);
+        pod.stir();
+        let (standing, group) = (pod.standing(), pod.group.clone());
+        self.groups
+            .entry(group.clone())
+            .or_default()
+            .set(id, standing);
+        self.unsettled.insert(group);
+        self.settle();
+        Some(call)
+    }
+
+    /// A call has ended without an answer, because the other side is gone.
+    pub fn end_call(&mut self, id: PodId, call: u64, now: Duration) {
+        let Some(pod) = self.pods.get_mut(&id) else {
+            return;
+        };
+        if pod.end_call(call, now) {
+            self.restand(id);
+            self.settle();
+        }
+    }
+
+    /// Pods that have not called for long are Unknown from now on.
+    pub fn expire(&mut self, now: Duration) {
+        let silent: Vec<PodId> = self
+            .pods
+            .iter_mut()
+            .filter(|(_, pod)| pod.is_silent(now, SILENT_AFTER))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in silent {
+            if let Some(sidecar) = self.pods.get_mut(&id).and_then(|pod| pod.sidecar.as_mut()) {
+                sidecar.is_unknown = true;
+            }
+            self.restand(id);
+        }
+        self.settle();
+    }
+
+    fn restand(&mut self, id: PodId) {
+        if let Some(pod) = self.pods.get(&id)
+            && let Some(permits) = self.groups.get_mut(&pod.group)
+        {
+            permits.set(id, pod.standing());
+            self.unsettled.insert(pod.group.clone());
+        }
+    }
+
+    /// Settles who has a permit, and wakes the calls of those whose answer may have changed.
+    fn settle(&mut self) {
+        for group in std::mem::take(&mut self.unsettled) {
+            let Some(permits) = self.groups.get_mut(&group) else {
+                continue;
+            };
+            self.stirred.extend(permits.settle());
+        }
+        for id in std::mem::take(&mut self.stirred) {
+            if let Some(pod) = self.pods.get(&id) {
+                pod.stir();
+            }
+        }
+    }
+
+    /// What to do with an open call at this moment. An answer ends it.
+    pub fn turn(&mut self, id: PodId, call: u64, now: Duration) -> Turn {
+        let (session, hold) = (self.session, self.hold);
+        let Some(pod) = self.pods.get_mut(&id) else {
+            return Turn::Over;
+        };
+        let Some(permits) = self.groups.get(&pod.group) else {
+            return Turn::Over;
+        };
+        let permit = permits.is_given(id);
+        let leave = pod.leave_answer(permit, permits, now);
+        let assignment = pod.assignment.clone();
+        let Some(sidecar) = pod
+            .sidecar
+            .as_mut()
+            .filter(|sidecar| sidecar.call == Some(call))
+        else {
+            return Turn::Over;
+        };
+        let (leave, look_again) = match leave {
+            Ok(leave) => (leave, None),
+            Err(until) => (None, Some(until)),
+        };
+        let offer = assignment
+            .map(|assignment| assignment.offer.clone())
+            .unwrap_or_default();
+        let report = &sidecar.report;
+        let has_news = match &offer {
+            Offer::Keep(_) => false,
+            Offer::Run(assigned) => {
+                let is_refused = report
+                    .refused
+                    .as_ref()
+                    .is_some_and(|refused| refused.hash == assigned.hash);
+                report.runs != assigned.hash && !is_refused
+            }
+        };
+        let due = sidecar.called_at + hold;
+        let answer_leave_at = match &leave {
+            None => due,
+            Some(leave) => sidecar.answer_leave_at(leave, session, now).min(due),
+        };
+        if !(report.at_once || has_news || report.permit != permit || now >= answer_leave_at) {
+            return Turn::Wait(look_again.unwrap_or(due).min(answer_leave_at));
+        }
+        sidecar.answers += 1;
+        let mark = Mark {
+            session,
+            number: sidecar.answers,
+        };
+        if permit {
+            sidecar.permit_given_by = Some(mark.number);
+        }
+        sidecar.call = None;
+        sidecar.called_at = now;
+        sidecar.leave_answer = leave.clone().map(|answer| LeaveAnswered {
+            answer,
+            number: mark.number,
+            at: now,
+        });
+        let answer = Answer {
+            mark,
+            offer,
+            permit,
+            leave,
+            ca: None,
+        };
+        self.restand(id);
+        self.settle();
+        Turn::Answer(Box::new(answer))
+    }
+
+    /// A policy's pods, counted; for the ClusterRelayPolicy, all.
+    pub fn summary(&self, policy: &Name, now: Duration) -> Summary {
+        let mut summary = Summary::default();
+        let of_namespace = self.by_namespace.get(&policy.0).into_iter().flatten();
+        let all: Box<dyn Iterator<Item = &PodId>> = if policy.0.is_empty() {
+            Box::new(self.pods.keys())
+        } else {
+            Box::new(of_namespace)
+        };
+        for pod in all.filter_map(|id| self.pods.get(id)) {
+            if policy.0.is_empty() || pod.group.policy == policy.1 {
+                summary.add(pod, policy.0.is_empty(), now);
+            } else if pod.losers.contains(&policy.1) {
+                summary.add_lost(&pod.group.policy);
+            }
+        }
+        summary.finish();
+        summary
+    }
+
+    /// Every pod, for the page and for metrics: who it is, what it obeys, and what its sidecar last said.
+    pub fn pods(&self) -> impl Iterator<Item = (&ObservedPod, &str, Option<&Sidecar>)> {
+        self.pods.values().map(|pod| {
+            (
+                &pod.observed,
+                pod.group.policy.as_str(),
+                pod.sidecar.as_ref(),
+            )
+        })
+    }
+}
+
+impl Pod {
+    /// The answer to one that wants to leave or is away; `None` for others. `Err` until when it is worth waiting for a permit.
+    fn leave_answer(
+        &self,
+        permit: bool,
+        permits: &Permits,
+        now: Duration,
+    ) -> Result<Option<LeaveAnswer>, Duration> {
+        let Some(sidecar) = &self.sidecar else {
+            return Ok(None);
+        };
+        if sidecar.report.state.leave == Leave::Stays {
+            return Ok(None);
+        }
+        let (taken, limit, all) = (permits.taken(), permits.limit(), permits.len());
+        if permit && taken <= limit.max(1) {
+            return Ok(Some(LeaveAnswer::Granted {
+                for_millis: GRANT.as_millis() as u64,
+            }));
+        }
+        let until = sidecar.called_at + TAKING_BACK;
+        if !permit && permits.is_taking_back() && now < until {
+            return Err(until);
+        }
+        Ok(Some(LeaveAnswer::Denied(format!(
+            "{taken} of the policy's {all} pods are not ready or may leave already, and readiness.maxUnreadyPercent allows {limit}"
+        ))))
+    }
+}

@@ -1,0 +1,176 @@
+//! One pod of the fleet: what the API server has of it, and what its sidecar last said.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringside_api::sync::{Leave, LeaveAnswer, PodIdentity, Report};
+use tokio::sync::Notify;
+
+use super::GRANT_RENEWED_AFTER;
+use super::permits::Standing;
+use crate::policies::Assignment;
+
+/// The pods that share a limit: those that obey the same RelayPolicy, or those of a namespace that obey none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Group {
+    pub(super) namespace: String,
+    /// Empty for none.
+    pub(super) policy: String,
+}
+
+/// What the API server has of a pod, as far as it matters here.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ObservedPod {
+    /// Who it is.
+    pub identity: PodIdentity,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The policy that it names by annotation.
+    pub named_policy: Option<String>,
+    /// Whether it has a relay.
+    pub is_injected: bool,
+    /// Whether its condition Ready is true.
+    pub is_ready: bool,
+    /// Whether it ends or has ended, and is no member of its Services for good.
+    pub has_ended: bool,
+}
+
+/// What a sidecar last said, and what it was answered.
+#[derive(Clone, Debug)]
+pub struct Sidecar {
+    /// Its last report.
+    pub report: Report,
+    /// Whether it has been silent for too long.
+    pub is_unknown: bool,
+    /// The call that is open.
+    pub(super) call: Option<u64>,
+    /// When the last call began, or ended where none is open.
+    pub(super) called_at: Duration,
+    /// Answers of this session.
+    pub(super) answers: u64,
+    /// The last answer that gave a permit and is not known to be overtaken.
+    pub(super) permit_given_by: Option<u64>,
+    pub(super) leave_answer: Option<LeaveAnswered>,
+}
+
+/// What was answered to a wish to leave.
+#[derive(Clone, Debug)]
+pub(super) struct LeaveAnswered {
+    pub(super) answer: LeaveAnswer,
+    /// The answer that said so.
+    pub(super) number: u64,
+    pub(super) at: Duration,
+}
+
+impl Sidecar {
+    /// When to say so to one that wants to leave or is away: at once, unless it has taken the same answer already. A denial
+    /// stands until it changes; a grant is renewed.
+    pub(super) fn answer_leave_at(
+        &self,
+        answer: &LeaveAnswer,
+        session: u64,
+        now: Duration,
+    ) -> Duration {
+        let seen = self.report.seen;
+        let has_taken = |answered: &&LeaveAnswered| {
+            answered.answer == *answer && seen.session == session && seen.number >= answered.number
+        };
+        match (self.leave_answer.as_ref().filter(has_taken), answer) {
+            (None, _) => now,
+            (Some(answered), LeaveAnswer::Granted { .. }) => answered.at + GRANT_RENEWED_AFTER,
+            (Some(_), LeaveAnswer::Denied(_)) => Duration::MAX,
+        }
+    }
+
+    /// Whether it is known to take connections.
+    pub fn is_ready(&self) -> bool {
+        !self.is_unknown && self.report.state.ready
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Pod {
+    pub(super) observed: ObservedPod,
+    pub(super) group: Group,
+    pub(super) losers: Vec<String>,
+    pub(super) missing_policy: Option<String>,
+    pub(super) assignment: Option<Arc<Assignment>>,
+    pub(super) sidecar: Option<Sidecar>,
+    pub(super) waiter: Arc<Notify>,
+}
+
+impl Pod {
+    pub(super) fn new(observed: ObservedPod) -> Self {
+        Self {
+            observed,
+            group: Group::default(),
+            losers: Vec::new(),
+            missing_policy: None,
+            assignment: None,
+            sidecar: None,
+            waiter: Arc::new(Notify::new()),
+        }
+    }
+
+    /// Has the pod's call looked at again.
+    pub(super) fn stir(&self) {
+        self.waiter.notify_waiters();
+    }
+
+    pub(super) fn take_report(&mut self, report: Report, call: u64, session: u64, now: Duration) {
+        let before = self.sidecar.take();
+        let (answers, mut permit_given_by, leave_answer) = before
+            .map_or((0, None, None), |before| {
+                (before.answers, before.permit_given_by, before.leave_answer)
+            });
+        // Made after the answer that gave the permit, or after one that followed it.
+        let has_seen = |number| report.seen.session == session && report.seen.number >= number;
+        if !report.permit && permit_given_by.is_some_and(has_seen) {
+            permit_given_by = None;
+        }
+        self.sidecar = Some(Sidecar {
+            leave_answer: leave_answer.filter(|_| report.state.leave != Leave::Stays),
+            report,
+            is_unknown: false,
+            call: Some(call),
+            called_at: now,
+            answers,
+            permit_given_by,
+        });
+    }
+
+    /// Returns whether it was this call that was open.
+    pub(super) fn end_call(&mut self, call: u64, now: Duration) -> bool {
+        let Some(sidecar) = self
+            .sidecar
+            .as_mut()
+            .filter(|sidecar| sidecar.call == Some(call))
+        else {
+            return false;
+        };
+        sidecar.call = None;
+        sidecar.called_at = now;
+        true
+    }
+
+    pub(super) fn is_silent(&self, now: Duration, limit: Duration) -> bool {
+        self.sidecar.as_ref().is_some_and(|sidecar| {
+            !sidecar.is_unknown
+                && sidecar.call.is_none()
+                && now.saturating_sub(sidecar.called_at) > limit
+        })
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        let Some(sidecar) = &self.sidecar else {
+            return Standing::default();
+        };
+        Standing {
+            is_ready: sidecar.is_ready() && self.observed.is_ready,
+            is_reachable: !sidecar.is_unknown,
+            leave: sidecar.report.state.leave,
+            may_hold: sidecar.report.permit || sidecar.permit_given_by.is_some(),
+        }
+    }
+}

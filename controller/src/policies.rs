@@ -1,0 +1,366 @@
+//! The policies of a cluster, as last seen: which one a pod obeys, what that makes of its settings, and what is wrong with each.
+//!
+//! Pure. It owns the merging for pods and the sentence for every policy that is not accepted; it never asks an API server.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::core::Selector;
+use ringside_api::resources::{
+    Candidate, Choice, ClusterRelayPolicy, PodFacts, RelayPolicy, choose, selector,
+};
+use ringside_api::sync::{Assigned, Offer};
+use ringside_api::{Layers, Patch, Source};
+
+/// The name of the one ClusterRelayPolicy that applies.
+pub const CLUSTER_POLICY: &str = "default";
+
+/// A policy as it was written.
+#[derive(Clone, Debug)]
+struct Policy {
+    generation: i64,
+    created: Option<Timestamp>,
+    /// What it selects; `None` where it selects nothing.
+    selector: Option<Selector>,
+    patch: Patch,
+    /// Why it cannot be read at all.
+    problem: Option<String>,
+}
+
+/// What the policies make of the pods that obey the same one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Assignment {
+    /// What is offered to their sidecars.
+    pub offer: Offer,
+    /// The share of them that may be unready at once, in percent.
+    pub max_unready_percent: u32,
+}
+
+/// Whether a policy is accepted, and what was seen of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Its generation.
+    pub generation: i64,
+    /// Why it is not accepted: a sentence for each problem.
+    pub problem: Option<String>,
+}
+
+/// All policies.
+#[derive(Debug, Default)]
+pub struct Policies {
+    cluster: Option<Policy>,
+    namespaces: HashMap<String, BTreeMap<String, Policy>>,
+    /// What was worked out since the last change, by namespace and policy.
+    worked_out: HashMap<(String, String), Arc<Assignment>>,
+}
+
+/// A name in a namespace; the namespace of what is the cluster's is empty.
+pub type Name = (String, String);
+
+impl Policies {
+    /// Takes a RelayPolicy as it is now.
+    pub fn set(&mut self, policy: &RelayPolicy) {
+        let spec = &policy.spec;
+        let (selector, problem) = match spec.pod_selector.as_ref().map(selector).transpose() {
+            Ok(selector) => (selector, None),
+            Err(problem) => (None, Some(problem)),
+        };
+        let known = Policy {
+            selector,
+            problem,
+            patch: spec.settings,
+            ..Policy::of(&policy.metadata)
+        };
+        self.insert(&policy.metadata, known);
+    }
+
+    /// Takes note of a RelayPolicy that cannot be read.
+    pub fn set_unreadable(&mut self, metadata: &kube::core::ObjectMeta, problem: String) {
+        let known = Policy {
+            problem: Some(problem),
+            ..Policy::of(metadata)
+        };
+        self.insert(metadata, known);
+    }
+
+    fn insert(&mut self, metadata: &kube::core::ObjectMeta, policy: Policy) {
+        let (namespace, name) = name_of(metadata);
+        self.worked_out.clear();
+        self.namespaces
+            .entry(namespace)
+            .or_default()
+            .insert(name, policy);
+    }
+
+    /// Forgets a RelayPolicy that is gone.
+    pub fn remove(&mut self, (namespace, name): &Name) {
+        self.worked_out.clear();
+        if let Some(policies) = self.namespaces.get_mut(namespace) {
+            policies.remove(name);
+            if policies.is_empty() {
+                self.namespaces.remove(namespace);
+            }
+        }
+    }
+
+    /// Takes the ClusterRelayPolicy as it is now; one under another name is passed over.
+    pub fn set_cluster(&mut self, policy: &ClusterRelayPolicy) {
+        if policy.metadata.name.as_deref() == Some(CLUSTER_POLICY) {
+            self.worked_out.clear();
+            self.cluster = Some(Policy {
+                patch: policy.spec.settings,
+                ..Policy::of(&policy.metadata)
+            });
+        }
+    }
+
+    /// Takes note of a ClusterRelayPolicy that cannot be read.
+    pub fn set_cluster_unreadable(&mut self, metadata: &kube::core::ObjectMeta, problem: String) {
+        if metadata.name.as_deref() == Some(CLUSTER_POLICY) {
+            self.worked_out.clear();
+            self.cluster = Some(Policy {
+                problem: Some(problem),
+                ..Policy::of(metadata)
+            });
+        }
+    }
+
+    /// Forgets the ClusterRelayPolicy.
+    pub fn remove_cluster(&mut self, name: &str) {
+        if name == CLUSTER_POLICY {
+            self.worked_out.clear();
+            self.cluster = None;
+        }
+    }
+
+    /// The names of all policies; that of the ClusterRelayPolicy has no namespace.
+    pub fn names(&self) -> Vec<Name> {
+        let cluster = self.cluster.iter();
+        let cluster = cluster.map(|_| (String::new(), CLUSTER_POLICY.to_owned()));
+        let of = |(namespace, policies): (&String, &BTreeMap<String, Policy>)| {
+            let name = |name: &String| (namespace.clone(), name.clone());
+            policies.keys().map(name).collect::<Vec<_>>()
+        };
+        cluster.chain(self.namespaces.iter().flat_map(of)).collect()
+    }
+
+    fn find(&self, (namespace, name): &Name) -> Option<&Policy> {
+        if namespace.is_empty() {
+            return self.cluster.as_ref().filter(|_| name == CLUSTER_POLICY);
+        }
+        self.namespaces.get(namespace)?.get(name)
+    }
+
+    /// Whether a policy is accepted; `None` where there is none of that name.
+    pub fn verdict(&self, name: &Name) -> Option<Verdict> {
+        let policy = self.find(name)?;
+        let problem = match &policy.problem {
+            Some(problem) => Some(problem.clone()),
+            None if name.0.is_empty() => self.merged(None).err(),
+            None => self.merged(Some(policy)).err(),
+        };
+        Some(Verdict {
+            generation: policy.generation,
+            problem,
+        })
+    }
+
+    /// Which of its namespace's policies a pod obeys.
+    pub fn choose<'a>(&'a self, namespace: &str, pod: &PodFacts<'a>) -> Choice<'a> {
+        let candidates: Vec<Candidate<'a>> = self
+            .namespaces
+            .get(namespace)
+            .into_iter()
+            .flatten()
+            .map(|(name, policy)| Candidate {
+                name,
+                created: policy.created,
+                selector: policy.selector.as_ref(),
+            })
+            .collect();
+        choose(pod, &candidates)
+    }
+
+    /// What the policies make of the pods of a namespace that obey `policy`, or none where it is empty.
+    pub fn assignment(&mut self, namespace: &str, policy: &str) -> Arc<Assignment> {
+        let key = (namespace.to_owned(), policy.to_owned());
+        if let Some(known) = self.worked_out.get(&key) {
+            return known.clone();
+        }
+        let assignment = Arc::new(self.work_out(&key));
+        self.worked_out.insert(key, assignment.clone());
+        assignment
+    }
+
+    fn work_out(&self, key: &Name) -> Assignment {
+        let policy = Some(&key.1).filter(|name| !name.is_empty());
+        let policy = policy.and_then(|_| self.find(key));
+        let layers = self.layers(policy);
+        let problems = [self.cluster.as_ref(), policy];
+        let unreadable = problems
+            .into_iter()
+            .flatten()
+            .find_map(|policy| policy.problem.clone());
+        let resolved = match unreadable {
+            Some(problem) => Err(problem),
+            None => self.merged(policy),
+        };
+        match resolved {
+            Ok(max_unready_percent) => Assignment {
+                offer: Offer::Run(Box::new(Assigned {
+                    hash: layers.hash(),
+                    policy: key.1.clone(),
+                    layers,
+                })),
+                max_unready_percent,
+            },
+            // The limit of what is not accepted is not known: that of the defaults.
+            Err(problem) => Assignment {
+                offer: Offer::Keep(problem),
+                max_unready_percent: ringside_api::Settings::default()
+                    .readiness
+                    .max_unready_percent,
+            },
+        }
+    }
+
+    fn layers(&self, policy: Option<&Policy>) -> Layers {
+        let patch = |policy: Option<&Policy>| policy.map(|policy| policy.patch).unwrap_or_default();
+        Layers {
+            cluster: patch(self.cluster.as_ref()),
+            policy: patch(policy),
+        }
+    }
+
+    /// The share of pods that may be unready by the merged settings, or all that is wrong with them.
+    fn merged(&self, policy: Option<&Policy>) -> Result<u32, String> {
+        let resolved = self.layers(policy).resolve(None).map_err(|violations| {
+            let sentence = |violation: &ringside_api::Violation| {
+                let set_by = match violation.source_of_value {
+                    // The field itself may be nobody's; the rule that it breaks is with one that somebody set.
+                    Source::Default => String::new(),
+                    source => format!(" (set by the {source})"),
+                };
+                format!("{violation}{set_by}")
+            };
+            violations
+                .iter()
+                .map(sentence)
+                .collect::<Vec<_>>()
+                .join("; ")
+        })?;
+        Ok(resolved.settings.readiness.max_unready_percent)
+    }
+}
+
+impl Policy {
+    fn of(metadata: &kube::core::ObjectMeta) -> Self {
+        Self {
+            generation: metadata.generation.unwrap_or_default(),
+            created: metadata.creation_timestamp.as_ref().map(|time| time.0),
+            selector: None,
+            patch: Patch::default(),
+            problem: None,
+        }
+    }
+}
+
+/// The name and namespace of an object.
+pub fn name_of(metadata: &kube::core::ObjectMeta) -> Name {
+    (
+        metadata.namespace.clone().unwrap_or_default(),
+        metadata.name.clone().unwrap_or_default(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn policy(name: &str, spec: Value) -> RelayPolicy {
+        serde_json::from_value(json!({
+            "apiVersion": "ringside.dev/v1alpha1", "kind": "RelayPolicy",
+            "metadata": {"name": name, "namespace": "shop", "generation": 3}, "spec": spec,
+        }))
+        .unwrap()
+    }
+
+    fn cluster(spec: Value) -> ClusterRelayPolicy {
+        serde_json::from_value(json!({
+            "apiVersion": "ringside.dev/v1alpha1", "kind": "ClusterRelayPolicy",
+            "metadata": {"name": "default"}, "spec": spec,
+        }))
+        .unwrap()
+    }
+
+    fn name(name: &str) -> Name {
+        ("shop".to_owned(), name.to_owned())
+    }
+
+    #[test]
+    fn a_pod_runs_what_both_policies_make_together() {
+        let mut policies = Policies::default();
+        policies.set_cluster(&cluster(
+            json!({"batch": {"min": 4}, "readiness": {"maxUnreadyPercent": 30}}),
+        ));
+        policies.set(&policy("web", json!({"batch": {"max": 64}})));
+        let assignment = policies.assignment("shop", "web");
+        assert_eq!(assignment.max_unready_percent, 30);
+        let Offer::Run(assigned) = &assignment.offer else {
+            panic!("{assignment:?}");
+        };
+        let batch = assigned.layers.resolve(None).unwrap().settings.batch;
+        assert_eq!((batch.min, batch.max), (4, 64));
+        policies.remove(&name("web"));
+        assert_ne!(policies.assignment("shop", "web"), assignment);
+    }
+
+    #[test]
+    fn what_is_not_allowed_together_is_told_and_changes_nothing_that_runs() {
+        let mut policies = Policies::default();
+        policies.set_cluster(&cluster(json!({"batch": {"max": 64}})));
+        policies.set(&policy("web", json!({"batch": {"min": 128}})));
+        let verdict = policies.verdict(&name("web")).unwrap();
+        assert_eq!(verdict.generation, 3);
+        let problem = verdict.problem.unwrap();
+        assert!(
+            problem.contains("batch.min is 128") && problem.contains("RelayPolicy"),
+            "{problem}"
+        );
+        assert_eq!(
+            policies.assignment("shop", "web").offer,
+            Offer::Keep(problem)
+        );
+        // The cluster's own is all right, and so are pods without a policy.
+        let default = (String::new(), CLUSTER_POLICY.to_owned());
+        assert_eq!(policies.verdict(&default).unwrap().problem, None);
+        assert!(matches!(
+            policies.assignment("shop", "").offer,
+            Offer::Run(_)
+        ));
+    }
+
+    #[test]
+    fn one_that_cannot_be_read_stops_nobody_else() {
+        let mut policies = Policies::default();
+        policies.set(&policy("good", json!({})));
+        let metadata = policy("bad", json!({})).metadata;
+        policies.set_unreadable(&metadata, "unknown field `bach`".to_owned());
+        assert_eq!(
+            policies.verdict(&name("bad")).unwrap().problem.unwrap(),
+            "unknown field `bach`"
+        );
+        assert!(matches!(
+            policies.assignment("shop", "bad").offer,
+            Offer::Keep(_)
+        ));
+        assert!(matches!(
+            policies.assignment("shop", "good").offer,
+            Offer::Run(_)
+        ));
+        assert_eq!(policies.names().len(), 2);
+    }
+}
