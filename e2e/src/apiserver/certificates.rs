@@ -66,6 +66,13 @@ pub(crate) fn key() -> KeyPair {
     KeyPair::generate().expect("a key of random bytes")
 }
 
+/// Letters and digits that nobody guesses.
+pub(crate) fn random_token() -> String {
+    let bytes = key();
+    let digits = bytes.public_key_raw().iter().skip(1).take(32);
+    digits.map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn named(name: &str, group: Option<&str>) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();

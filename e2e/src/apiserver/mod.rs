@@ -12,12 +12,13 @@ mod kubectl;
 mod processes;
 mod programs;
 
-pub(crate) use certificates::{Authority, Identity};
+pub(crate) use certificates::{Authority, Identity, random_token};
 pub(crate) use folder::Folder;
 pub(crate) use kubectl::unique;
 pub use kubectl::{Answer, Namespace};
 pub use programs::version;
 
+use std::borrow::Borrow;
 use std::env;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -73,10 +74,7 @@ impl ApiServer {
             skip(test, reason);
             return None;
         }
-        match Self::start() {
-            Ok(own) => Some(own),
-            Err(unavailable) => available::<Self>(test, Err(&unavailable)).map(|_| unreachable!()),
-        }
+        available(test, Self::start())
     }
 
     fn start() -> Result<Self, Unavailable> {
@@ -211,23 +209,24 @@ enum Unavailable {
     Broken(String),
 }
 
+/// What was found, unless `test` is to be skipped.
 #[track_caller]
-fn available<'s, T>(test: &str, found: Result<&'s T, &Unavailable>) -> Option<&'s T> {
-    match found {
-        Ok(found) => Some(found),
-        Err(Unavailable::Absent(reason)) => {
-            skip(test, reason);
-            None
-        }
-        Err(Unavailable::Broken(error)) => panic!("no API server: {error}"),
+fn available<T>(test: &str, found: Result<T, impl Borrow<Unavailable>>) -> Option<T> {
+    let unavailable = match found {
+        Ok(found) => return Some(found),
+        Err(unavailable) => unavailable,
+    };
+    match unavailable.borrow() {
+        Unavailable::Absent(reason) => skip(test, reason),
+        Unavailable::Broken(error) => panic!("no API server: {error}"),
     }
+    None
 }
 
 /// Who a kubeconfig speaks for.
 pub(crate) enum User {
     Certificate(Identity),
     Token(String),
-    Nobody,
 }
 
 /// A kubeconfig for the server at `address`, whose certificate `authority` (PEM) signed. JSON, which is YAML as well.
@@ -238,7 +237,6 @@ pub(crate) fn kubeconfig(address: SocketAddr, authority: &str, user: &User) -> S
             "client-key-data": base64(&identity.key.serialize_pem()),
         }),
         User::Token(token) => json!({"token": token}),
-        User::Nobody => json!({}),
     };
     json!({
         "apiVersion": "v1",

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{AUTHORIZATION, CONNECTION, HOST, TRANSFER_ENCODING};
+use hyper::header::{AUTHORIZATION, CONNECTION, HOST, HeaderValue, TRANSFER_ENCODING};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -46,6 +46,8 @@ pub(super) fn tls(identity: &Identity) -> TlsAcceptor {
 struct Upstream {
     /// As whoever may do everything.
     admin: Client,
+    /// The header of who may have that.
+    admin_header: HeaderValue,
     /// As nobody: what is passed on says who it is.
     bare: Client,
 }
@@ -55,17 +57,24 @@ pub(super) fn serve(
     listener: std::net::TcpListener,
     tls: TlsAcceptor,
     config: &Config,
+    token: &str,
     state: Arc<State>,
     mut orders: watch::Receiver<Orders>,
 ) {
     let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime for the proxy");
+    let admin_header = HeaderValue::from_str(&format!("Bearer {token}"));
+    let admin_header = admin_header.expect("a token of letters and digits");
     runtime.block_on(async move {
         let mut config = config.clone();
         let admin = Client::try_from(config.clone()).expect("a client of a good configuration");
         config.auth_info = AuthInfo::default();
         let bare = Client::try_from(config).expect("a client of a good configuration");
-        let upstream = Upstream { admin, bare };
+        let upstream = Upstream {
+            admin,
+            admin_header,
+            bare,
+        };
         let listener = TcpListener::from_std(listener).expect("a listener for the runtime");
         loop {
             tokio::select! {
@@ -169,10 +178,11 @@ async fn pass_on(request: Request<Incoming>, upstream: &Upstream) -> Response<Bo
     for header in [HOST, CONNECTION, TRANSFER_ENCODING] {
         head.headers.remove(header);
     }
-    let client = if head.headers.contains_key(AUTHORIZATION) {
-        &upstream.bare
-    } else {
+    let client = if head.headers.get(AUTHORIZATION) == Some(&upstream.admin_header) {
+        head.headers.remove(AUTHORIZATION);
         &upstream.admin
+    } else {
+        &upstream.bare
     };
     let request = Request::from_parts(head, Body::from(body));
     // The connection may have been closed by a server that restarts: one that could not be begun is begun again by

@@ -1,7 +1,7 @@
 //! A way to the API server that understands requests, and answers some of them wrongly on command.
 //!
-//! It listens on loopback with TLS and passes requests on, watches included. Who has a token stays who it is; a request without one
-//! is passed on as whoever may do everything. It owns its thread and its connections. Connections as such are
+//! It listens on loopback with TLS and passes requests on, watches included. Who has a token stays who it is; the token of the proxy's
+//! own makes a request that of whoever may do everything. It owns its thread and its connections. Connections as such are
 //! [`crate::forwarder`]'s.
 
 mod carry;
@@ -28,6 +28,8 @@ const REMEMBERED: usize = 100_000;
 pub struct Proxy {
     address: SocketAddr,
     authority: String,
+    /// Who shows it may do everything; made for this proxy alone.
+    token: String,
     folder: Folder,
     state: Arc<State>,
     orders: Option<watch::Sender<Orders>>,
@@ -74,13 +76,17 @@ impl Proxy {
         let tls = carry::tls(&authority.server());
         let (orders, taken) = watch::channel(Orders::default());
         let state = Arc::new(State::default());
+        let token = apiserver::random_token();
         let config = server.config();
+        let known = token.clone();
         let shared = Arc::clone(&state);
         let name = thread::Builder::new().name("proxy".to_owned());
-        let thread = name.spawn(move || carry::serve(listener, tls, &config, shared, taken));
+        let thread =
+            name.spawn(move || carry::serve(listener, tls, &config, &known, shared, taken));
         Self {
             address,
             authority: authority.pem(),
+            token,
             folder: Folder::new(),
             state,
             orders: Some(orders),
@@ -90,17 +96,14 @@ impl Proxy {
 
     /// A kubeconfig that leads through the proxy, as whoever may do everything.
     pub fn kubeconfig(&self) -> PathBuf {
-        self.write("admin", &User::Nobody)
+        self.kubeconfig_with_token(&self.token)
     }
 
     /// A kubeconfig that leads through the proxy, as whoever has `token`.
     pub fn kubeconfig_with_token(&self, token: &str) -> PathBuf {
-        self.write("token", &User::Token(token.to_owned()))
-    }
-
-    fn write(&self, name: &str, user: &User) -> PathBuf {
-        let text = apiserver::kubeconfig(self.address, &self.authority, user);
-        let name = format!("{}.kubeconfig", apiserver::unique(name));
+        let user = User::Token(token.to_owned());
+        let text = apiserver::kubeconfig(self.address, &self.authority, &user);
+        let name = format!("{}.kubeconfig", apiserver::unique("user"));
         self.folder.write(&name, text)
     }
 
