@@ -111,8 +111,8 @@ impl Kubelet {
             let known = before.conditions.iter().flatten();
             let same = known
                 .filter(|condition| condition.type_ == kind && condition.status == word(holds));
-            let since = same.filter_map(|condition| condition.last_transition_time.clone());
-            since.last().map_or(now.clone(), |since| json!(since))
+            let mut since = same.filter_map(|condition| condition.last_transition_time.clone());
+            since.next_back().map_or(now.clone(), |since| json!(since))
         };
         let condition = |kind: &str, holds: bool| {
             json!({

@@ -284,11 +284,11 @@ fn the_proxy_fails_on_command_and_recovers() {
         );
 
         proxy.fail(posts.clone(), Fault::Hang);
-        let hanging = tokio::time::timeout(Duration::from_millis(300), create("five"));
-        assert!(hanging.await.is_err());
-        let waiting = create("six");
-        let (made, ()) = tokio::join!(waiting, async { proxy.lift() });
-        made.unwrap();
+        let mut hanging = Box::pin(create("five"));
+        let early = tokio::time::timeout(Duration::from_millis(300), &mut hanging).await;
+        assert!(early.is_err(), "{early:?}");
+        proxy.lift();
+        hanging.await.unwrap();
 
         let seen = proxy.count(&Requests::all().path(namespace.name()));
         assert!(seen > 10, "{:?}", proxy.seen());

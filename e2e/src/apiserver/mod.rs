@@ -91,7 +91,7 @@ impl ApiServer {
         folder.write("server.key", server.key.serialize_pem());
         folder.write("sa.key", tokens.serialize_pem());
         folder.write("sa.pub", tokens.public_key_pem());
-        let user = User::Certificate(admin);
+        let user = User::Certificate(&admin);
         let text = kubeconfig(apiserver.address, &authority.pem(), &user);
         let kubeconfig = folder.write("admin.kubeconfig", text);
 
@@ -224,13 +224,13 @@ fn available<T>(test: &str, found: Result<T, impl Borrow<Unavailable>>) -> Optio
 }
 
 /// Who a kubeconfig speaks for.
-pub(crate) enum User {
-    Certificate(Identity),
-    Token(String),
+pub(crate) enum User<'a> {
+    Certificate(&'a Identity),
+    Token(&'a str),
 }
 
 /// A kubeconfig for the server at `address`, whose certificate `authority` (PEM) signed. JSON, which is YAML as well.
-pub(crate) fn kubeconfig(address: SocketAddr, authority: &str, user: &User) -> String {
+pub(crate) fn kubeconfig(address: SocketAddr, authority: &str, user: &User<'_>) -> String {
     let user = match user {
         User::Certificate(identity) => json!({
             "client-certificate-data": base64(&identity.certificate.pem()),

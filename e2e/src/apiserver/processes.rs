@@ -62,10 +62,13 @@ enum Order {
     Start,
 }
 
+/// An order, and where its outcome goes.
+type Errand = (Order, Sender<Result<(), String>>);
+
 /// The running pair. Dropped, both are ended.
 #[derive(Debug)]
 pub(super) struct Processes {
-    orders: Option<Sender<(Order, Sender<Result<(), String>>)>>,
+    orders: Option<Sender<Errand>>,
     owner: Option<JoinHandle<()>>,
 }
 
@@ -121,7 +124,7 @@ struct Owner {
 }
 
 impl Owner {
-    fn run(plan: Plan, orders: &Receiver<(Order, Sender<Result<(), String>>)>) {
+    fn run(plan: Plan, orders: &Receiver<Errand>) {
         let mut this = Self {
             plan,
             etcd: None,

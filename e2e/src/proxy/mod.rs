@@ -101,7 +101,7 @@ impl Proxy {
 
     /// A kubeconfig that leads through the proxy, as whoever has `token`.
     pub fn kubeconfig_with_token(&self, token: &str) -> PathBuf {
-        let user = User::Token(token.to_owned());
+        let user = User::Token(token);
         let text = apiserver::kubeconfig(self.address, &self.authority, &user);
         let name = format!("{}.kubeconfig", apiserver::unique("user"));
         self.folder.write(&name, text)
