@@ -1,6 +1,6 @@
 # What a user runs. `make demo` is the main job, `make test` the proof; both set up what they need.
 
-.PHONY: demo build test bench soak simulate coverage manifests fuzz deny sbom miri threads
+.PHONY: demo build test bench soak simulate coverage manifests fuzz deny sbom miri threads apiserver
 
 # A relay, an application and load on this machine, with a kernel that pushes back half-way: about 30 s.
 demo: build
@@ -12,6 +12,10 @@ build:
 # Everything that can be tested here. Installs Debian packages that are missing, and says so first.
 test:
 	@tests/run
+
+# Kubernetes' own API server, etcd and kubectl, for the tests of the controller: about 6 minutes, once, with nothing but Go.
+apiserver:
+	@e2e/kubernetes/build
 
 # HAProxy, nginx and Ringside on the same work, side by side: about 5 minutes.
 bench:

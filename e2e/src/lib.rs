@@ -1,0 +1,15 @@
+//! Real Kubernetes for tests: an API server with etcd, what a kubelet would tell it, and ways in that fail on command.
+//!
+//! It owns how a test gets a cluster, and the ends of what it started. It never touches a cluster that was not asked
+//! for by name (`E2E_KUBECONFIG`), and a test that cannot have one is skipped aloud.
+
+pub mod apiserver;
+pub mod forwarder;
+pub mod identity;
+pub mod kubelet;
+pub mod proxy;
+
+use std::time::Duration;
+
+/// How long a program of Kubernetes may take for what takes seconds. Far above that, so that a slow machine fails nothing.
+pub const PATIENCE: Duration = Duration::from_secs(180);
