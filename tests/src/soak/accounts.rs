@@ -18,8 +18,8 @@ pub struct Account {
     pub from: Duration,
     /// When the client was done, and how.
     pub client: Option<(Duration, End)>,
-    /// How the application was done, once it knows of it: `None` inside while it goes on.
-    pub application: Option<Option<End>>,
+    /// When the application was done, and how, once it knows of it: `None` inside while it goes on.
+    pub application: Option<Option<(Duration, End)>>,
 }
 
 /// A time in which connections may be ended early.
@@ -91,9 +91,9 @@ impl Ledger {
     }
 
     /// The application is done with it.
-    pub fn application_ended(&mut self, id: u64, end: End) {
+    pub fn application_ended(&mut self, id: u64, end: End, now: Duration) {
         if let Some(account) = self.accounts.get_mut(&id) {
-            account.application = Some(Some(end));
+            account.application = Some(Some((now, end)));
         }
     }
 
@@ -127,10 +127,11 @@ impl Account {
         let Some((to, client)) = &self.client else {
             return Err("the client never came to an end".to_owned());
         };
-        let application = match &self.application {
+        // A client that expects nothing may be done long before the application is.
+        let (to, application) = match &self.application {
             Some(None) => return Err("the application never came to an end".to_owned()),
-            Some(Some(end)) => Some(end),
-            None => None,
+            Some(Some((at, end))) => (to.max(at), Some(end)),
+            None => (to, None),
         };
         for (side, end) in [("client", Some(client)), ("application", application)] {
             if let Some(End::Wrong(what)) = end {
@@ -182,7 +183,7 @@ mod tests {
         if let Some(end) = application {
             assert!(ledger.application_began(1));
             assert!(!ledger.is_settled());
-            ledger.application_ended(1, end);
+            ledger.application_ended(1, end, seconds(12));
         }
         ledger.client_ended(1, client, seconds(12));
         assert!(ledger.is_settled());
@@ -225,6 +226,22 @@ mod tests {
         );
         let (_, problems) = judged(End::Complete, None, 11);
         assert!(problems[0].contains("never saw it"), "{problems:?}");
+    }
+
+    #[test]
+    fn what_is_cut_at_the_application_after_the_client_is_done_is_of_that_moment() {
+        let mut ledger = Ledger::default();
+        ledger.client_began(1, Shape::EndBeforeRequest, seconds(10));
+        ledger.client_ended(1, End::Complete, seconds(11));
+        ledger.application_began(1);
+        ledger.application_ended(1, cut(), seconds(14));
+        let excuse = Excuse {
+            from: seconds(13),
+            to: seconds(14),
+            fault: "a ring given up".to_owned(),
+        };
+        let (totals, problems) = ledger.close(&[excuse]);
+        assert_eq!((totals.cut_short, problems), (1, Vec::new()));
     }
 
     #[test]

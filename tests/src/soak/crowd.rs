@@ -71,7 +71,8 @@ pub fn application(address: &str, books: &Arc<Books>, sabotage: Option<Sabotage>
             Some(sabotage) if number % 20 == 19 => spoil(sabotage, stream, script),
             _ => script.play_application(stream),
         };
-        books.ledger().application_ended(script.id, end.into());
+        let now = books.now();
+        books.ledger().application_ended(script.id, end.into(), now);
         Ok(())
     })
 }
