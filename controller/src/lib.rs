@@ -5,3 +5,4 @@
 pub mod fleet;
 pub mod generated;
 pub mod policies;
+pub mod status;

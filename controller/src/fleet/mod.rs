@@ -20,7 +20,7 @@ use crate::policies::{Name, Policies};
 use permits::{Permits, PodId};
 use pod::{Group, LeaveAnswered, Pod};
 pub use pod::{ObservedPod, Sidecar};
-pub use summary::{Summary, Worst};
+pub use summary::{Named, Summary, Worst};
 
 /// A sidecar without a call for so long is Unknown: calls follow one another at once, and a reconnect takes seconds at most.
 pub const SILENT_AFTER: Duration = Duration::from_secs(15);

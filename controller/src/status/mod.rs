@@ -1,0 +1,7 @@
+//! What the controller says of policies: conditions and counts, worked out from the fleet and written when their meaning changes.
+
+pub mod conditions;
+pub mod pace;
+
+pub use conditions::status;
+pub use pace::Pace;
