@@ -4,5 +4,7 @@
 
 pub mod fleet;
 pub mod generated;
+pub mod leader;
 pub mod policies;
 pub mod status;
+pub mod sync;

@@ -1,0 +1,282 @@
+//! Which replica leads: a Lease, renewed by its holder and taken over when it is not.
+//!
+//! The decision is pure, told what was seen and when. A leader stops leading by its own clock before another one may begin.
+
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, Client};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// A lease that was not renewed for so long is anybody's.
+pub const LEASE: Duration = Duration::from_secs(10);
+
+/// A leader that could not renew for so long leads no more: well before another one may.
+const GIVES_UP_AFTER: Duration = Duration::from_secs(7);
+
+/// How often it is renewed and looked at.
+const LOOKED_AT_EVERY: Duration = Duration::from_secs(2);
+
+/// The most that one request may take.
+const REQUEST_PATIENCE: Duration = Duration::from_secs(3);
+
+/// The annotation of the lease that says where its holder answers sidecars.
+const ADDRESS_ANNOTATION: &str = "ringside.dev/address";
+
+/// Who leads, as a replica knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leadership {
+    /// This replica.
+    Leads,
+    /// Another, or nobody yet.
+    Follows {
+        /// Where the leader answers sidecars, `IP:port`.
+        leader: Option<String>,
+    },
+}
+
+/// Which lease, and who takes part.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// The lease's namespace.
+    pub namespace: String,
+    /// Its name.
+    pub lease: String,
+    /// This replica's name, such as its pod's.
+    pub identity: String,
+    /// Where it answers sidecars, `IP:port`.
+    pub address: String,
+}
+
+/// A lease as it was seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Seen {
+    holder: String,
+    renewed: Option<Timestamp>,
+}
+
+/// What is known of the lease, by this replica's own clock: others' may be wrong.
+#[derive(Clone, Debug, Default)]
+struct Observed {
+    seen: Seen,
+    /// When it was first seen as it is.
+    since: Duration,
+}
+
+impl Observed {
+    /// Takes what was seen. Returns whether this replica may take the lease.
+    fn look(&mut self, seen: Seen, own: &str, now: Duration) -> bool {
+        if seen != self.seen {
+            *self = Self { seen, since: now };
+        }
+        let holder = self.seen.holder.as_str();
+        holder.is_empty() || holder == own || now.saturating_sub(self.since) >= LEASE
+    }
+}
+
+/// Takes part until `stop`; tells by `leadership`. At the end it gives the lease back if it holds it.
+pub async fn run(
+    client: Client,
+    candidate: Candidate,
+    leadership: watch::Sender<Leadership>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let leases: Api<Lease> = Api::namespaced(client, &candidate.namespace);
+    let epoch = Instant::now();
+    let mut observed = Observed::default();
+    let mut renewed_at: Option<Duration> = None;
+    loop {
+        let now = epoch.elapsed();
+        match tokio::time::timeout(
+            REQUEST_PATIENCE,
+            turn(&leases, &candidate, &mut observed, now),
+        )
+        .await
+        {
+            Ok(Ok(Leadership::Leads)) => {
+                // As of when it was asked: the answer may have been slow.
+                renewed_at = Some(now);
+                tell(&leadership, Leadership::Leads);
+            }
+            Ok(Ok(follows)) => {
+                renewed_at = None;
+                tell(&leadership, follows);
+            }
+            Ok(Err(error)) => tracing::warn!(
+                "the lease {} could not be renewed or read: {error}",
+                candidate.lease
+            ),
+            Err(_) => tracing::warn!(
+                "the lease {} could not be renewed or read within {REQUEST_PATIENCE:?}",
+                candidate.lease
+            ),
+        }
+        if renewed_at.is_some_and(|at| epoch.elapsed().saturating_sub(at) >= GIVES_UP_AFTER) {
+            renewed_at = None;
+            tell(&leadership, Leadership::Follows { leader: None });
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOKED_AT_EVERY) => {}
+            _ = stop.wait_for(|stop| *stop) => break,
+        }
+    }
+    if renewed_at.is_some() {
+        tell(&leadership, Leadership::Follows { leader: None });
+        let given_back =
+            tokio::time::timeout(REQUEST_PATIENCE, give_back(&leases, &candidate)).await;
+        if !matches!(given_back, Ok(Ok(()))) {
+            tracing::warn!(
+                "the lease {} could not be given back: another replica takes it in {LEASE:?}",
+                candidate.lease
+            );
+        }
+    }
+}
+
+fn tell(leadership: &watch::Sender<Leadership>, is: Leadership) {
+    leadership.send_if_modified(|was| {
+        if *was == is {
+            return false;
+        }
+        tracing::info!(was = ?*was, is = ?is, "leadership");
+        *was = is;
+        true
+    });
+}
+
+/// Reads the lease, and renews or takes it if it is ours to take.
+async fn turn(
+    leases: &Api<Lease>,
+    candidate: &Candidate,
+    observed: &mut Observed,
+    now: Duration,
+) -> kube::Result<Leadership> {
+    let Some(lease) = leases.get_opt(&candidate.lease).await? else {
+        let lease = held(None, candidate);
+        return Ok(match leases.create(&PostParams::default(), &lease).await {
+            Ok(_) => Leadership::Leads,
+            Err(error) if is_conflict(&error) => Leadership::Follows { leader: None },
+            Err(error) => return Err(error),
+        });
+    };
+    let spec = lease.spec.clone().unwrap_or_default();
+    let seen = Seen {
+        holder: spec.holder_identity.unwrap_or_default(),
+        renewed: spec.renew_time.map(|time| time.0),
+    };
+    let leader = lease
+        .metadata
+        .annotations
+        .as_ref()
+        .and_then(|all| all.get(ADDRESS_ANNOTATION))
+        .cloned();
+    if !observed.look(seen, &candidate.identity, now) {
+        return Ok(Leadership::Follows { leader });
+    }
+    match leases
+        .replace(
+            &candidate.lease,
+            &PostParams::default(),
+            &held(Some(lease), candidate),
+        )
+        .await
+    {
+        Ok(_) => Ok(Leadership::Leads),
+        // Somebody was quicker.
+        Err(error) if is_conflict(&error) => Ok(Leadership::Follows { leader: None }),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_conflict(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 409)
+}
+
+/// The lease with this replica as its holder.
+fn held(before: Option<Lease>, candidate: &Candidate) -> Lease {
+    let before = before.unwrap_or_default();
+    let spec = before.spec.unwrap_or_default();
+    let now = MicroTime(Timestamp::now());
+    let is_held = spec.holder_identity.as_deref() == Some(&candidate.identity);
+    let mut metadata = before.metadata;
+    metadata.name = Some(candidate.lease.clone());
+    let annotations = metadata.annotations.get_or_insert_default();
+    annotations.insert(ADDRESS_ANNOTATION.to_owned(), candidate.address.clone());
+    Lease {
+        metadata: ObjectMeta {
+            managed_fields: None,
+            ..metadata
+        },
+        spec: Some(LeaseSpec {
+            holder_identity: Some(candidate.identity.clone()),
+            lease_duration_seconds: Some(LEASE.as_secs() as i32),
+            acquire_time: if is_held {
+                spec.acquire_time
+            } else {
+                Some(now.clone())
+            },
+            lease_transitions: Some(spec.lease_transitions.unwrap_or(0) + i32::from(!is_held)),
+            renew_time: Some(now),
+            ..LeaseSpec::default()
+        }),
+    }
+}
+
+async fn give_back(leases: &Api<Lease>, candidate: &Candidate) -> kube::Result<()> {
+    let mut lease = leases.get(&candidate.lease).await?;
+    if let Some(spec) = lease
+        .spec
+        .as_mut()
+        .filter(|spec| spec.holder_identity.as_deref() == Some(&candidate.identity))
+    {
+        spec.holder_identity = Some(String::new());
+        leases
+            .replace(&candidate.lease, &PostParams::default(), &lease)
+            .await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(holder: &str, second: i64) -> Seen {
+        Seen {
+            holder: holder.to_owned(),
+            renewed: Some(Timestamp::from_second(second).unwrap()),
+        }
+    }
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_lease_is_taken_when_it_stands_still_by_ones_own_clock() {
+        let mut observed = Observed::default();
+        assert!(!observed.look(seen("a", 1), "b", at(0)));
+        assert!(!observed.look(seen("a", 1), "b", at(9)));
+        // Renewed, whatever the holder's clock says.
+        assert!(!observed.look(seen("a", 0), "b", at(10)));
+        assert!(!observed.look(seen("a", 0), "b", at(19)));
+        assert!(observed.look(seen("a", 0), "b", at(20)));
+    }
+
+    #[test]
+    fn what_is_given_back_or_ones_own_is_taken_at_once() {
+        assert!(Observed::default().look(seen("", 1), "b", at(0)));
+        assert!(Observed::default().look(seen("b", 1), "b", at(0)));
+    }
+
+    #[test]
+    fn a_leader_gives_up_before_another_may_begin() {
+        // One request may be under way when it looks, and then it waits for the next look.
+        assert!(GIVES_UP_AFTER + REQUEST_PATIENCE <= LEASE);
+        assert!(LOOKED_AT_EVERY + REQUEST_PATIENCE < GIVES_UP_AFTER);
+    }
+}
