@@ -46,7 +46,7 @@ struct Storm {
     enters: u64,
 }
 
-fn nanos(time: Option<Duration>) -> u64 {
+pub(super) fn nanos(time: Option<Duration>) -> u64 {
     time.map_or(0, |time| time.as_nanos() as u64)
 }
 
@@ -336,24 +336,11 @@ impl Run {
                 )?;
                 is_reset(Some(near))
             }
-            CloseReason::ConnectRefused => {
-                allow(faults.connect.refused > 0, "nobody refused")?;
-                is_reset(Some(near))
-            }
-            CloseReason::ConnectUnreachable => {
-                allow(faults.connect.unreachable > 0, "the target was reachable")?;
-                is_reset(Some(near))
-            }
-            CloseReason::ConnectTimeout => {
-                let limit = nanos(self.plan.least(|s| s.timeouts.connect.into()));
-                let excused = faults.connect.black_hole + faults.connect.other > 0
-                    || faults.connect.again > 0
-                    || limit < SECOND
-                    || self.plan.jumps()
-                    || self.longest_window() > limit;
-                allow(excused, "the target answered in time")?;
-                is_reset(Some(near))
-            }
+            // Whether it had cause to is checked when it ends (`links`).
+            CloseReason::ConnectRefused
+            | CloseReason::ConnectUnreachable
+            | CloseReason::ConnectTimeout
+            | CloseReason::SourceLimit => is_reset(Some(near)),
             CloseReason::NoDescriptor => {
                 let excused = faults.no_descriptor > 0 || self.plan.descriptor_limit < 100;
                 allow(excused, "there were descriptors")?;
@@ -361,14 +348,6 @@ impl Run {
             }
             CloseReason::IdleTimeout | CloseReason::HalfCloseTimeout => {
                 self.timed_out(near, far, reason)
-            }
-            CloseReason::SourceLimit => {
-                let is_limited = |s: &Settings| s.accept.per_source > 0;
-                allow(
-                    self.plan.all_settings.iter().any(is_limited),
-                    "there is no limit by source",
-                )?;
-                is_reset(Some(near))
             }
             CloseReason::DrainLimit => allow(self.peers.borrow().has_finish, "nobody told it to"),
             CloseReason::Shed => {
@@ -389,6 +368,11 @@ impl Run {
                 is_reset(Some(near))
             }
         }
+    }
+
+    /// Whether something that takes longer than this may have kept the worker from its work.
+    pub(super) fn is_slow(&self, limit: u64) -> bool {
+        self.plan.jumps() || self.longest_window() > limit
     }
 
     fn longest_window(&self) -> u64 {

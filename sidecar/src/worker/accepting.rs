@@ -317,9 +317,9 @@ impl<B: Backend> Worker<B> {
         if let Some(rate) = self.gate.rate().filter(|_| !is_refused) {
             shared.spend(rate, 1, self.now);
         }
-        if is_refused {
+        if is_refused && !bug::is(Bug::LetInOverTheSourceLimit) {
             connection.flow.end(CloseReason::SourceLimit);
-        } else if open > self.limits.gate.max_connections {
+        } else if open > self.limits.gate.max_connections && !bug::is(Bug::LetInOverTheLimit) {
             // A multishot accept delivers what it finds before the gate can close; the limit holds all the same.
             connection.flow.end(CloseReason::Shed);
         }

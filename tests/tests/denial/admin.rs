@@ -44,7 +44,8 @@ fn withstood<A: Attackers>(
         what,
         relay: &relay,
         server: &server,
-        passed: (Passed::default(), 0),
+        passed: Passed::default(),
+        fair: 0,
     };
     relay.metrics();
     let (descriptors, memory) = (relay.process().descriptors(), resident(&relay));

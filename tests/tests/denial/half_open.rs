@@ -58,7 +58,8 @@ fn half_open_connections(kind: Kind) {
         relay: &relay,
         server: &server,
         // Not one of them ever was a connection.
-        passed: (Passed::default(), 0),
+        passed: Passed::default(),
+        fair: 0,
     };
     let victims = attack.withstood(|| {
         let sent = Arc::clone(&sent);

@@ -74,7 +74,7 @@ fn rounds<A: Attackers>(attack: &Attack<'_>, begin: &mut impl FnMut() -> A) -> (
     let Attack {
         relay,
         server,
-        passed: (passed, _),
+        passed,
         ..
     } = attack;
     let second = Setup::new(attack.kind).to(server).start();
