@@ -331,6 +331,7 @@ impl Kernel {
             splices: false,
             changed: Readiness::default(),
             checker,
+            stirred_at: self.now_nanos,
             peer_gone: false,
         });
         self.links.len() - 1
