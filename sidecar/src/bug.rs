@@ -18,17 +18,23 @@ pub enum Bug {
     NeverResumeTheGate,
     /// The end of one side's stream is not passed on.
     LoseAHalfClose,
+    /// Accepting goes on at `accept.maxConnections`, and what comes over it is let in.
+    LetInOverTheLimit,
+    /// Once its source has as many connections as it may, one more is let in.
+    LetInOverTheSourceLimit,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 6] = [
+    pub const ALL: [Bug; 8] = [
         Bug::DropAnEntryOnAgain,
         Bug::TrustTheCount,
         Bug::FreeABufferBeforeItsSendCompletes,
         Bug::ForgetWhoFoundNoBuffer,
         Bug::NeverResumeTheGate,
         Bug::LoseAHalfClose,
+        Bug::LetInOverTheLimit,
+        Bug::LetInOverTheSourceLimit,
     ];
 }
 

@@ -157,8 +157,8 @@ async fn answer(sync: &Arc<Sync>, headers: &HeaderMap, body: &[u8]) -> Result<Re
     let speaker = sync.identities.of(token).await?;
     if speaker != report.pod {
         return Err(Refused::ForAnother {
-            speaker,
-            named: report.pod,
+            speaker: Box::new(speaker),
+            named: Box::new(report.pod),
         });
     }
     let pod = seen(sync, &report.pod).await?;
@@ -218,7 +218,7 @@ async fn seen(sync: &Sync, identity: &PodIdentity) -> Result<PodId, Refused> {
             return Ok(pod);
         }
         if Instant::now() >= until {
-            return Err(Refused::Unseen(identity.clone()));
+            return Err(Refused::Unseen(Box::new(identity.clone())));
         }
         tokio::time::sleep(UNSEEN_LOOK).await;
     }

@@ -16,7 +16,7 @@ const RETRY_AFTER_SECONDS: &str = "2";
 
 /// Why a call is not answered.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Refused {
+pub(super) enum Refused {
     #[error("this replica does not lead")]
     NotLeading { leader: Option<String> },
     #[error(
@@ -29,11 +29,11 @@ pub enum Refused {
     BadToken(String),
     #[error("the token is that of pod {}/{} ({}), and the report is in the name of {}/{} ({})", speaker.namespace, speaker.name, speaker.uid, named.namespace, named.name, named.uid)]
     ForAnother {
-        speaker: PodIdentity,
-        named: PodIdentity,
+        speaker: Box<PodIdentity>,
+        named: Box<PodIdentity>,
     },
     #[error("pod {}/{} ({}) is not known: it has no relay, ends, or the API server has not told of it yet", .0.namespace, .0.name, .0.uid)]
-    Unseen(PodIdentity),
+    Unseen(Box<PodIdentity>),
     #[error("the pod is gone")]
     Gone,
     #[error("the pod has made another call")]

@@ -112,6 +112,7 @@ struct Entry {
     filled: u32,
     chunks: u32,
     filling: bool,
+    is_resident: bool,
 }
 
 impl Pool {
@@ -230,6 +231,27 @@ impl Pool {
         *filling
     }
 
+    /// Has all of an entry's pages there before the kernel fills it. Where one cannot be had as a receive copies, the
+    /// kernel may stop in the middle and bring less than there is.
+    ///
+    /// # Errors
+    /// The kernel has no memory for them.
+    pub(crate) fn make_resident(&mut self, id: u32) -> Result<(), Errno> {
+        let entry = &mut self.entries[id as usize];
+        if !entry.is_resident {
+            let (base, bytes) = (entry.base.as_ptr(), ENTRY_BYTES as usize);
+            // SAFETY: the pages are the entry's own, and stay what they are.
+            let failed = unsafe { libc::madvise(base.cast(), bytes, libc::MADV_POPULATE_WRITE) };
+            let errno = (failed != 0).then(Errno::last);
+            if let Some(Errno(libc::ENOMEM | libc::EFAULT | libc::EAGAIN)) = errno {
+                return Err(Errno(libc::ENOMEM));
+            }
+            // Kernels before 5.14 do not know how.
+            entry.is_resident = true;
+        }
+        Ok(())
+    }
+
     /// Where the unfilled part of an entry begins.
     pub(crate) fn tail(&self, id: u32) -> *mut u8 {
         let entry = &self.entries[id as usize];
@@ -320,6 +342,7 @@ impl Pool {
                 filled: 0,
                 chunks: 0,
                 filling: false,
+                is_resident: false,
             });
         }
         self.regions.push(region);
@@ -404,6 +427,24 @@ mod tests {
         assert_eq!(pool.usage().pinned_bytes, ENTRY_BYTES as usize);
         assert!(pool.release(b));
         assert_eq!(pool.begin_filling(), Some(first));
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "asks the kernel")]
+    fn an_entry_is_resident_before_it_is_filled() {
+        let mut pool = Pool::new(1 << 20);
+        let id = pool.begin_filling().unwrap();
+        let mut pages = [0_u8; ENTRY_BYTES as usize / 4096];
+        let mut resident = |pool: &Pool| {
+            let base = pool.entries[id as usize].base.as_ptr().cast();
+            // SAFETY: the entry is mapped, and there is a byte for each of its pages.
+            let told = unsafe { libc::mincore(base, ENTRY_BYTES as usize, pages.as_mut_ptr()) };
+            assert_eq!(told, 0);
+            pages.iter().filter(|page| **page & 1 == 1).count()
+        };
+        assert_eq!(resident(&pool), 0);
+        pool.make_resident(id).unwrap();
+        assert_eq!(resident(&pool), ENTRY_BYTES as usize / 4096);
     }
 
     #[test]

@@ -380,11 +380,10 @@ async fn look_after(state: &Arc<State>) -> anyhow::Error {
 /// Tells that connections are refused for their source, and that none are any more: never of a single one.
 fn tell_of_refusals(state: &State, refusals: &mut Telling) {
     let sources = &state.team.shared().sources;
-    let limit = state.team.settings().accept.per_source;
     match refusals.look(sources.refused_total(), state.now()) {
         Some(Told::Begun) => tracing::warn!(
-            source = sources.last_refused().map(|source| source.to_string()),
-            limit,
+            source = sources.last_refused().map(|last| last.source.to_string()),
+            limit = sources.last_refused().map(|last| last.limit),
             "connections are refused: their source has as many open as accept.perSource allows"
         ),
         Some(Told::Ended { refused }) => tracing::info!(

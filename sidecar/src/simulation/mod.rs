@@ -4,6 +4,7 @@
 //! told again, step by step, from its seed alone: `ringside-simulate replay SEED`.
 
 mod checks;
+mod links;
 mod peers;
 mod plan;
 #[cfg(test)]
@@ -67,9 +68,12 @@ struct Run {
     lines: Receiver<Line>,
     /// By the client's link.
     reasons: BTreeMap<usize, CloseReason>,
+    /// Ends told since they were last looked at, by the client's link.
+    ended: Vec<(usize, CloseReason)>,
     rebuilds: u32,
     left: Option<Holdings>,
     watch: checks::Watch,
+    links: links::Links,
 }
 
 /// Runs one seed; with a story if it is wanted, and with a bug in the worker if one is.
@@ -110,6 +114,8 @@ pub fn run(seed: u64, has_story: bool, bug: Option<Bug>) -> Report {
     let world = Rc::new(RefCell::new(World { kernel, outside }));
     let mut run = Run {
         watch: checks::Watch::new(),
+        links: links::Links::default(),
+        ended: Vec::new(),
         plan,
         world,
         peers,
@@ -174,6 +180,7 @@ impl Run {
             let exit = worker.turn();
             self.keep_lines();
             self.check_turn(&worker, turn)?;
+            self.check_links(&mut worker)?;
             if turn > TURNS_MOST {
                 return Err(format!("no end after {TURNS_MOST} turns"));
             }
@@ -216,6 +223,7 @@ impl Run {
                     .kernel
                     .tell(|| format!("link {link}: over, as {}", reason.label()));
                 self.reasons.insert(link, reason);
+                self.ended.push((link, reason));
             }
         }
     }

@@ -162,6 +162,15 @@ impl Plan {
             self.all_settings.push(new);
             self.orders.push((at, Order::Settings(Box::new(new))));
         }
+        // Limits of connections that go up and down, with all else as it is.
+        for _ in 0..one_of(random, &[0, 0, 0, 4]) {
+            let at = random.u64(0..self.calm_at);
+            let mut new = self.settings;
+            new.accept.max_connections = one_of(random, &[1, 2, 5, 20, 300]);
+            new.accept.per_source = one_of(random, &[0, 1, 2, 5]);
+            self.all_settings.push(new);
+            self.orders.push((at, Order::Settings(Box::new(new))));
+        }
         for _ in 0..one_of(random, &[0, 0, 0, 2]) {
             let at = random.u64(0..self.calm_at);
             self.orders.push((at, Order::Unlisten));

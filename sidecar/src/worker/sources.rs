@@ -18,7 +18,16 @@ const PARTS: usize = 16;
 pub struct SharedSources {
     parts: [Mutex<Sources>; PARTS],
     refused_total: AtomicU64,
-    last_refused: Mutex<Option<Source>>,
+    last_refused: Mutex<Option<Refused>>,
+}
+
+/// A connection that was refused for its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    /// Whose it was.
+    pub source: Source,
+    /// How many it might have open at that moment. The setting in effect may be another one by the time it is told of.
+    pub limit: u32,
 }
 
 impl SharedSources {
@@ -28,7 +37,7 @@ impl SharedSources {
         let admits = lock(self.part(source)).admit(source, limit);
         if !admits {
             self.refused_total.fetch_add(1, Ordering::Relaxed);
-            *lock(&self.last_refused) = Some(source);
+            *lock(&self.last_refused) = Some(Refused { source, limit });
         }
         admits
     }
@@ -50,8 +59,8 @@ impl SharedSources {
         self.refused_total.load(Ordering::Relaxed)
     }
 
-    /// Whose was refused last.
-    pub fn last_refused(&self) -> Option<Source> {
+    /// What was refused last.
+    pub fn last_refused(&self) -> Option<Refused> {
         *lock(&self.last_refused)
     }
 
@@ -108,6 +117,12 @@ mod tests {
         assert_eq!(sources.refused_total(), refused);
         for client in clients {
             assert!(!sources.admit(client, LIMIT));
+            let source = Source::of(client);
+            let last = Refused {
+                source,
+                limit: LIMIT,
+            };
+            assert_eq!(sources.last_refused(), Some(last));
             sources.release(client);
             assert!(sources.admit(client, LIMIT));
         }

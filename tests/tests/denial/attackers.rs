@@ -9,19 +9,23 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use ringside_tests::await_that;
-use ringside_tests::relay::{Kind, Relay, Setup};
+use ringside_tests::relay::Relay;
 use ringside_tests::traffic::{Server, Stream, Trouble, echo};
+
+use crate::measuring;
 
 /// Bytes that each side's kernel may hold of a stalled stream.
 const KERNEL_BYTES: usize = 64 << 10;
 
-/// What is measured goes before other work of the machine by so much.
-const NICENESS: i32 = -15;
+/// Counts what of the attackers' the relay has passed on: bytes, or connections.
+pub(crate) type Passed = Arc<AtomicU64>;
 
 /// An application whose connections say by their first byte what they are for: `e` has the rest echoed, `s` is sent to for
-/// as long as it takes, `d` has all thrown away.
-pub(crate) fn application() -> Server {
-    Server::local(|stream, number| {
+/// as long as it takes, `d` has all thrown away. The bytes of the last two are counted.
+pub(crate) fn application() -> (Server, Passed) {
+    let passed = Passed::default();
+    let counted = Arc::clone(&passed);
+    let server = Server::local(move |stream, number| {
         let mut kind = [0];
         let mut io = stream;
         // Attackers come and go as they like.
@@ -44,16 +48,39 @@ pub(crate) fn application() -> Server {
                     after: 0,
                     source,
                 })?;
-                while io.write_all(&[0; 16 << 10]).is_ok() {}
+                while let Ok(wrote @ 1..) = io.write(&[0; 16 << 10]) {
+                    counted.fetch_add(wrote as u64, Ordering::Relaxed);
+                }
                 Ok(())
             }
             _ => {
                 let mut thrown = [0; 16 << 10];
-                while io.read(&mut thrown).is_ok_and(|got| got > 0) {}
+                while let Ok(got @ 1..) = io.read(&mut thrown) {
+                    counted.fetch_add(got as u64, Ordering::Relaxed);
+                }
                 Ok(())
             }
         }
-    })
+    });
+    (server, passed)
+}
+
+/// What may go on while victims are looked at; over when dropped.
+pub(crate) trait Attackers {
+    /// How often they have acted so far; `None` of those who only are there.
+    fn acts(&self) -> Option<u64>;
+}
+
+impl Attackers for Busy {
+    fn acts(&self) -> Option<u64> {
+        Some(self.done.load(Ordering::Relaxed))
+    }
+}
+
+impl<S> Attackers for Vec<S> {
+    fn acts(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// Threads that do something again and again until this is dropped. They stand for other machines, and so take only what
@@ -112,6 +139,7 @@ impl Drop for Busy {
 pub(crate) struct Turnstile {
     address: SocketAddr,
     stop: Arc<AtomicBool>,
+    passed: Passed,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -125,15 +153,19 @@ impl Turnstile {
         let address = listener.local_addr().expect("a bound listener");
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
+        let passed = Passed::default();
+        let counted = Arc::clone(&passed);
         let thread = thread::spawn(move || {
             give_way();
             while !stopped.load(Ordering::Relaxed) {
                 drop(listener.accept());
+                counted.fetch_add(1, Ordering::Relaxed);
             }
         });
         Turnstile {
             address,
             stop,
+            passed,
             thread: Some(thread),
         }
     }
@@ -141,6 +173,11 @@ impl Turnstile {
     /// As a relay's target is written.
     pub(crate) fn target(&self) -> String {
         self.address.to_string()
+    }
+
+    /// Counts the connections that came.
+    pub(crate) fn passed(&self) -> Passed {
+        Arc::clone(&self.passed)
     }
 }
 
@@ -155,35 +192,18 @@ impl Drop for Turnstile {
     }
 }
 
-/// Lets every other thread of the machine go first.
+/// Where times are measured, lets every other thread of the machine go first.
 fn give_way() {
-    set_niceness(19);
+    if !measuring::is_wanted() {
+        return;
+    }
+    // SAFETY: setpriority takes numbers, and 0 is the calling thread. It is never refused.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
 }
 
-/// Has this thread, and those that it starts, go before whatever else this machine is busy with, where that is allowed.
-pub(crate) fn go_first() {
-    set_niceness(NICENESS);
-}
-
-fn set_niceness(niceness: i32) {
-    // SAFETY: setpriority takes numbers, and 0 is the calling thread. Where it is refused nothing changes.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness) };
-}
-
-/// The relay of a measurement, which goes first as its victims do.
-pub(crate) fn relay(kind: Kind) -> Setup {
-    Setup::new(kind).under(["nice", "-n", &NICENESS.to_string()])
-}
-
-/// So many connections that have said what they are for, all of them with the application when this returns, and all that
-/// moves by itself has moved.
-pub(crate) fn crowd(
-    relay: &Relay,
-    server: &Server,
-    connections: usize,
-    says: &[u8],
-) -> Vec<Stream> {
-    let before = server.accepted();
+/// So many connections that have said what they are for, all of them with the relay when this returns, and all that moves by
+/// itself has moved.
+pub(crate) fn crowd(relay: &Relay, connections: usize, says: &[u8]) -> Vec<Stream> {
     let crowd: Vec<Stream> = (0..connections)
         .map(|_| {
             let stream = relay.connect();
@@ -198,9 +218,7 @@ pub(crate) fn crowd(
             stream
         })
         .collect();
-    await_that("the application to have the crowd", || {
-        server.accepted() == before + connections as u64
-    });
+    relay.await_metric("connections_open", &[], |open| open >= connections as f64);
     if says == b"s" {
         let moved = || relay.metric("relayed_bytes_total", &[("direction", "to_client")]);
         // The victims' pings go on.

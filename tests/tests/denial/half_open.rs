@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ringside_tests::processes::{command, installed};
-use ringside_tests::relay::Kind;
+use ringside_tests::relay::{Kind, Setup};
 use ringside_tests::skip::skip;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::attackers::{Busy, application, relay};
-use crate::victims::{alone, compare};
+use crate::attackers::{Busy, Passed, application};
+use crate::trial::Attack;
 
 ringside_tests::instances! {
     everywhere: [],
@@ -46,39 +46,48 @@ fn half_open_connections(kind: Kind) {
     if let Err(error) = raw() {
         return skip(test, &format!("no raw socket: {error}"));
     }
-    alone(|| {
-        let server = application();
-        let relay = relay(kind).to(&server).start();
-        let SocketAddr::V4(to) = relay.address() else {
-            panic!("the relay listens at IPv4");
-        };
-        let sent = Arc::new(AtomicU64::new(0));
-        compare(kind, "half-open connections", &relay, || {
-            let sent = Arc::clone(&sent);
-            let busy = Busy::start(
-                1,
-                move |_| (raw().unwrap(), 0),
-                move |(socket, number)| {
-                    for _ in 0..BURST {
-                        *number += 1;
-                        let packet = syn(*number, *to.ip(), to.port());
-                        let to = SocketAddr::from((*to.ip(), 0)).into();
-                        // A full queue drops it, as the way here would.
-                        if socket.send_to(&packet, &to).is_ok() {
-                            sent.fetch_add(1, Ordering::Relaxed);
-                        }
-                    }
-                },
-            );
-            ringside_tests::await_that("half-open connections", || half_open(to.port()) > 20);
-            busy
-        });
-        let sent = sent.load(Ordering::Relaxed);
-        assert!(sent > 1000, "a flood of {sent} packets is none");
+    let (server, _) = application();
+    let relay = Setup::new(kind).to(&server).start();
+    let SocketAddr::V4(to) = relay.address() else {
+        panic!("the relay listens at IPv4");
+    };
+    let sent = Arc::new(AtomicU64::new(0));
+    let attack = Attack {
+        kind,
+        what: "half-open connections",
+        relay: &relay,
+        server: &server,
         // Not one of them ever was a connection.
-        let opened = relay.metric("connections_opened_total", &[]);
-        assert!(opened < 20.0, "{opened} connections");
+        passed: Passed::default(),
+        fair: 0,
+    };
+    let victims = attack.withstood(|| {
+        let sent = Arc::clone(&sent);
+        let busy = Busy::start(
+            1,
+            move |_| (raw().unwrap(), 0),
+            move |(socket, number)| {
+                for _ in 0..BURST {
+                    *number += 1;
+                    let packet = syn(*number, *to.ip(), to.port());
+                    let to = SocketAddr::from((*to.ip(), 0)).into();
+                    // A full queue drops it, as the way here would.
+                    if socket.send_to(&packet, &to).is_ok() {
+                        sent.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            },
+        );
+        ringside_tests::await_that("half-open connections", || half_open(to.port()) > 20);
+        busy
     });
+    let sent = sent.load(Ordering::Relaxed);
+    assert!(sent > 1000, "a flood of {sent} packets is none");
+    let opened = relay.metric("connections_opened_total", &[]);
+    assert!(
+        opened <= victims as f64,
+        "{opened} of {victims} connections"
+    );
 }
 
 /// Arrivals at `port` of which the rest is waited for, by the kernel's table.

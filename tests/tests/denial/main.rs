@@ -1,11 +1,15 @@
-//! Some clients are hostile, and the others hardly notice: their slowest answers stay within twice what they were.
+//! Some clients are hostile, and the others are served all the same.
 //!
-//! Quiet and disturbed phases take turns in one run, so that whatever else the machine does falls on both alike, and the
-//! median of several rounds is judged. The figures are printed: `cargo test --test denial -- --nocapture`.
+//! The tests judge what no busy machine can fail: nobody's connection ends or stands still, what is to be refused is
+//! refused, and what attackers get through the relay while a victim waits for one answer is little (`trial`). How much
+//! slower victims' answers become is measured, by the same code, with `make denial` (`measuring`).
 
 mod admin;
 mod attackers;
 mod floods;
 mod half_open;
+mod measuring;
 mod slow;
+mod table;
+mod trial;
 mod victims;

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use ringside_tests::relay::Kind;
+use ringside_tests::relay::{Kind, Relay, Setup};
 use ringside_tests::traffic::Stream;
 
-use crate::attackers::{Busy, application, crowd, relay};
-use crate::victims::{alone, compare};
+use crate::attackers::{Attackers, Busy, application, crowd};
+use crate::trial::Attack;
 
 ringside_tests::instances! {
     everywhere: [],
@@ -18,9 +18,27 @@ ringside_tests::instances! {
 
 const CROWD: usize = 200;
 
-/// As many as a pool of 8 MiB has room for. Twice as many that still take a little now and then hold all of it on the ring,
-/// and the others wait until one of them is shed.
-const READERS: usize = 100;
+/// Bytes that two attackers who send them one by one may get through while a victim waits for one answer: a receive of the
+/// relay each.
+const FAIR_BYTES: u64 = 64 << 10;
+
+/// For attackers who want little through, and hold what is there.
+const ANY: u64 = u64::MAX;
+
+/// A trial by what `begin` makes of a relay with the built-in settings.
+fn withstood<A: Attackers>(kind: Kind, what: &'static str, fair: u64, begin: impl Fn(&Relay) -> A) {
+    let (server, passed) = application();
+    let relay = Setup::new(kind).to(&server).start();
+    let attack = Attack {
+        kind,
+        what,
+        relay: &relay,
+        server: &server,
+        passed,
+        fair,
+    };
+    attack.withstood(|| begin(&relay));
+}
 
 /// Has each connection in turn do something, `pause` after the one before.
 fn in_turn(crowd: Vec<Stream>, pause: Duration, act: fn(&Stream)) -> Busy {
@@ -38,70 +56,53 @@ fn in_turn(crowd: Vec<Stream>, pause: Duration, act: fn(&Stream)) -> Busy {
 
 /// They ask for an endless stream and take a hundred bytes of it every 100 ms.
 fn slow_readers(kind: Kind) {
-    alone(|| {
-        let server = application();
-        let relay = relay(kind).to(&server).start();
-        compare(kind, "slow readers", &relay, || {
-            in_turn(
-                crowd(&relay, &server, READERS, b"s"),
-                Duration::from_micros(500),
-                |stream| {
-                    let mut io = stream;
-                    let _ = io.read(&mut [0; 100]);
-                },
-            )
-        });
+    withstood(kind, "slow readers", ANY, |relay| {
+        in_turn(
+            crowd(relay, CROWD, b"s"),
+            Duration::from_micros(500),
+            |stream| {
+                let mut io = stream;
+                let _ = io.read(&mut [0; 100]);
+            },
+        )
     });
 }
 
 /// They send a byte every 100 ms.
 fn slow_writers(kind: Kind) {
-    alone(|| {
-        let server = application();
-        let relay = relay(kind).to(&server).start();
-        compare(kind, "slow writers", &relay, || {
-            in_turn(
-                crowd(&relay, &server, CROWD, b"d"),
-                Duration::from_micros(500),
-                |stream| {
-                    let mut io = stream;
-                    let _ = io.write(&[0]);
-                },
-            )
-        });
+    withstood(kind, "slow writers", ANY, |relay| {
+        in_turn(
+            crowd(relay, CROWD, b"d"),
+            Duration::from_micros(500),
+            |stream| {
+                let mut io = stream;
+                let _ = io.write(&[0]);
+            },
+        )
     });
 }
 
 /// They are accepted and say nothing at all.
 fn silent_connections(kind: Kind) {
-    alone(|| {
-        let server = application();
-        let relay = relay(kind).to(&server).start();
-        compare(kind, "silent connections", &relay, || {
-            crowd(&relay, &server, 2 * CROWD, b"")
-        });
+    withstood(kind, "silent connections", ANY, |relay| {
+        crowd(relay, 2 * CROWD, b"")
     });
 }
 
 /// They send bytes one by one, as fast as they can, without Nagle's delay.
 fn tiny_segments(kind: Kind) {
-    alone(|| {
-        let server = application();
-        let relay = relay(kind).to(&server).start();
-        compare(kind, "tiny segments", &relay, || {
-            let streams = Mutex::new(crowd(&relay, &server, 2, b"d"));
-            let streams = Arc::new(streams);
-            Busy::start(
-                2,
-                move |_| {
-                    let taken = streams.lock().unwrap().pop();
-                    taken.expect("a connection for each")
-                },
-                |stream| {
-                    let mut io = &*stream;
-                    let _ = io.write(&[0]);
-                },
-            )
-        });
+    withstood(kind, "tiny segments", FAIR_BYTES, |relay| {
+        let streams = Arc::new(Mutex::new(crowd(relay, 2, b"d")));
+        Busy::start(
+            2,
+            move |_| {
+                let taken = streams.lock().unwrap().pop();
+                taken.expect("a connection for each")
+            },
+            |stream| {
+                let mut io = &*stream;
+                let _ = io.write(&[0]);
+            },
+        )
     });
 }

@@ -98,6 +98,10 @@ impl Epoll {
                 self.sockets[fd as usize].receive = None;
                 return self.finish(token, Event::NoBuffers);
             };
+            if let Err(errno) = self.pool.make_resident(entry) {
+                self.sockets[fd as usize].receive = None;
+                return self.finish(token, Event::Failed(errno));
+            }
             let most = limit.min(self.pool.room(entry));
             let result = sockets::receive(SocketId(fd), &self.pool, entry, most);
             let socket = &mut self.sockets[fd as usize];
@@ -108,7 +112,7 @@ impl Epoll {
                 }
                 Ok(bytes) => {
                     received += bytes;
-                    // Less than asked for is all there was, unless the end is behind it.
+                    // Less than asked for is all there was, unless the end is behind it, as the memory is there.
                     socket.readiness.readable = bytes == most || socket.at_end;
                     let chunk = self.pool.filled(entry, bytes);
                     let left = limit - bytes;

@@ -104,8 +104,8 @@ fn try_out(ring: &mut IoUring) -> Result<(), SetupError> {
     }
 }
 
-/// A real multishot receive over a socket pair. Says whether it kept to its limit: kernels before 6.17
-/// refuse one.
+/// A real multishot receive over a socket pair, of more bytes than its limit. Says whether it brought no more and ended
+/// there: kernels before 6.17 refuse a limit.
 fn try_receive(made: &mut Made, pool: &mut Pool, bundle: bool) -> Result<bool, SetupError> {
     const LIMIT_BYTES: u32 = 4;
     let step = "a multishot receive on the ring";
@@ -126,6 +126,7 @@ fn try_receive(made: &mut Made, pool: &mut Pool, bundle: bool) -> Result<bool, S
             .next()
             .ok_or(SetupError::new(step, Errno(libc::EIO)))?;
         let more = io_uring::cqueue::more(cqe.flags());
+        let keeps_to_limit = limit != 0 && cqe.result() <= LIMIT_BYTES as i32;
         match (cqe.result(), io_uring::cqueue::buffer_select(cqe.flags())) {
             (got @ 1.., Some(entry)) => {
                 let goes_on = io_uring::cqueue::buffer_more(cqe.flags());
@@ -154,7 +155,7 @@ fn try_receive(made: &mut Made, pool: &mut Pool, bundle: bool) -> Result<bool, S
             }
             return Ok(false);
         }
-        return Ok(limit != 0);
+        return Ok(keeps_to_limit);
     }
     Err(SetupError::new(step, Errno(libc::EINVAL)))
 }

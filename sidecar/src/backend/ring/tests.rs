@@ -132,9 +132,17 @@ fn with_plain_buffers_and_bundles_as_before_6_12() {
     }
 }
 
+fn kernel_version() -> (u32, u32) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map(|part| part.parse().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
 /// Bytes that one receive under this limit brings, of many that come in two parts; none where the kernel knows no limits.
 fn brought_under(limit_bytes: u32, first_bytes: usize, mut ring: Ring) -> Option<u32> {
-    if !ring.features().exact_receive_limit {
+    let knows_limits = ring.features().exact_receive_limit;
+    assert_eq!(knows_limits, kernel_version() >= (6, 17), "the trial says");
+    if !knows_limits {
         return None;
     }
     let (near, mut far) = UnixStream::pair().unwrap();

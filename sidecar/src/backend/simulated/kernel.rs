@@ -101,6 +101,8 @@ pub struct Kernel {
     steps: Option<VecDeque<String>>,
     /// Figures for reports and for the checks of progress.
     pub counts: Counts,
+    /// What connects came to that did not go well, by the key of their tokens: an errno, or 0 where there never is an answer.
+    pub connect_faults: BTreeMap<u64, Vec<i32>>,
 }
 
 /// What happened so far.
@@ -158,6 +160,7 @@ impl Kernel {
             violations: Vec::new(),
             steps: has_story.then(VecDeque::new),
             counts: Counts::default(),
+            connect_faults: BTreeMap::new(),
         }
     }
 
@@ -328,6 +331,7 @@ impl Kernel {
             splices: false,
             changed: Readiness::default(),
             checker,
+            stirred_at: self.now_nanos,
             peer_gone: false,
         });
         self.links.len() - 1

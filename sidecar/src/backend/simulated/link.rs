@@ -67,6 +67,8 @@ pub struct Link {
     pub changed: Readiness,
     /// What came out of the relay.
     pub checker: Checker,
+    /// When the peer last did something, in nanoseconds.
+    pub stirred_at: u64,
     /// The peer has let go of it.
     pub peer_gone: bool,
 }

@@ -253,10 +253,15 @@ impl Kernel {
         } else if falls(faults.again) {
             Err(Errno(libc::EAGAIN))
         } else if falls(faults.black_hole) {
+            self.connect_faults.entry(token.key()).or_default().push(0);
             return self.tell(|| format!("connect {:x} will never be answered", token.key()));
         } else {
             Ok(())
         };
+        if let Err(errno) = result {
+            let faults = self.connect_faults.entry(token.key()).or_default();
+            faults.push(errno.0);
+        }
         if calm || self.random.bool() {
             self.connected(token, result);
         } else {
@@ -436,6 +441,8 @@ impl Kernel {
         self.late.clear();
         self.filling = None;
         self.epoch += 1;
+        // The next backend's worker names its connections anew.
+        self.connect_faults.clear();
         self.is_given_up = false;
         self.tell(|| "the backend is given up".to_owned());
     }

@@ -27,6 +27,7 @@ impl Kernel {
 
     /// Something changed on a link: what waits on it is tried soon, and peers see nothing of that.
     fn stir(&mut self, link: usize, changed: Readiness) {
+        self.links[link].stirred_at = self.now_nanos;
         let known = &mut self.links[link].changed;
         known.readable |= changed.readable;
         known.writable |= changed.writable;

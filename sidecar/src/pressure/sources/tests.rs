@@ -21,15 +21,15 @@ fn ipv6_counts_by_network_and_ipv4_by_address_however_it_came() {
 
 #[test]
 fn room_is_given_back_with_the_connections() {
+    // An interpreter would take an hour for as many as there may be.
+    const COUNT: u32 = if cfg!(miri) { 1_000 } else { 100_000 };
     let mut sources = Sources::default();
-    let all: Vec<Source> = (0..100_000_u32)
-        .map(|n| Source::V4(n.to_be_bytes()))
-        .collect();
+    let all: Vec<Source> = (0..COUNT).map(|n| Source::V4(n.to_be_bytes())).collect();
     for &source in &all {
         assert!(sources.admit(source, 1));
         assert!(!sources.admit(source, 1));
     }
-    assert_eq!((sources.len(), sources.most()), (100_000, 1));
+    assert_eq!((sources.len(), sources.most()), (COUNT as usize, 1));
     for &source in &all {
         sources.release(source);
         assert!(sources.open.capacity() <= 2 * ROOM_KEPT.max(4 * sources.len()));

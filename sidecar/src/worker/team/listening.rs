@@ -60,7 +60,8 @@ impl Team {
         if running.relay.addresses.load().as_slice() != asked {
             return None;
         }
-        let changed = if check.mode == TargetCheckMode::Off {
+        // Nobody can refuse where there is no address: what was heard of the target before is of another one.
+        let changed = if check.mode == TargetCheckMode::Off || asked.is_empty() {
             running.checked.reach = Reach::default();
             None
         } else {

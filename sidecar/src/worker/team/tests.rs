@@ -9,7 +9,9 @@ use ringside_api::relay::Listen;
 use super::start::{LASTING, RebuildPauses};
 use super::*;
 use crate::backend::epoll::Epoll;
+use crate::backend::handshake::Answer;
 use crate::flow::CloseReason;
+use crate::target_check::reach::Verdict;
 use crate::worker::Worker;
 
 #[test]
@@ -141,4 +143,28 @@ fn changed_options_reach_the_sockets_accepted_from_now_on() {
     let after = seconds(settings.tcp.user_timeout);
     assert_eq!(local.listeners[0].options(), (true, false, None));
     assert_eq!(open.listeners[0].options(), (true, true, after));
+}
+
+#[test]
+fn a_closed_relay_led_to_nowhere_is_no_longer_said_to_be_refused() {
+    let team = Running::start(Settings::default());
+    let address = any_port([127, 0, 0, 1]);
+    let gone = vec![SockAddr::from(SocketAddr::from(([127, 0, 0, 1], 9)))];
+    let added = team.add("web", address);
+    let mut wanted = added.wanted.clone();
+    team.0.give_addresses(&wanted.target, &gone);
+    let outcome = team.0.hear(&added.relay, &gone, Some(Answer::Refused));
+    assert_eq!(outcome.unwrap().changed, Some(Verdict::Refusing));
+    assert!(!team.0.relays()[0].listens());
+
+    wanted.target = "nobody.invalid:80".parse().unwrap();
+    assert!(team.0.retarget(&wanted, Vec::new()));
+    // An answer about where it led before is not heard.
+    let late = team.0.hear(&added.relay, &gone, Some(Answer::Refused));
+    assert!(late.is_none());
+    let outcome = team.0.hear(&added.relay, &[], None).unwrap();
+    assert!(matches!(outcome.listens, Some(Ok(true))), "{outcome:?}");
+    let now = &team.0.relays()[0];
+    assert_eq!(now.checked.reach.verdict(), Verdict::Unknown);
+    assert!(now.listens());
 }
