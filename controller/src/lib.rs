@@ -5,6 +5,7 @@
 pub mod fleet;
 pub mod generated;
 pub mod leader;
+pub mod observe;
 pub mod policies;
 pub mod status;
 pub mod sync;

@@ -2,6 +2,7 @@
 
 pub mod conditions;
 pub mod pace;
+pub mod writer;
 
 pub use conditions::status;
 pub use pace::Pace;

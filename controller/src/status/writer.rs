@@ -1,0 +1,245 @@
+//! Writes policies' statuses by server-side apply, as often as the pace allows, and Events about pods that leave and come back.
+//!
+//! Only a leader writes. What fails is tried again, each policy by itself and ever more slowly.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::api::{Patch, PatchParams};
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Api, Client, Resource};
+use ringside_api::resources::{ClusterRelayPolicy, PolicyStatus, RelayPolicy};
+use ringside_api::sync::{Leave, PodIdentity};
+use serde_json::json;
+
+use super::pace::{Due, Pace};
+use super::status;
+use crate::leader::Leadership;
+use crate::policies::Name;
+use crate::sync::Sync;
+
+/// Who writes, as the API server knows it.
+pub const FIELD_MANAGER: &str = "ringside-controller";
+
+/// How often it is looked whether something is to be written.
+const LOOKED_AT_EVERY: Duration = Duration::from_millis(250);
+
+/// After a failed write the policy's next one waits so long, then twice as long each time.
+const RETRIED_AFTER: Duration = Duration::from_secs(1);
+const RETRIED_AFTER_MOST: Duration = Duration::from_secs(60);
+
+/// Events for one look at the fleet at most: a fleet that leaves as a whole is told of in its policy's conditions.
+const EVENTS_AT_ONCE: usize = 20;
+
+/// What was written, for metrics.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// Statuses.
+    pub statuses: AtomicU64,
+    /// Writes that failed.
+    pub failed: AtomicU64,
+    /// Events.
+    pub events: AtomicU64,
+}
+
+/// A policy whose last write failed.
+#[derive(Clone, Copy, Debug)]
+struct Failing {
+    next_at: Duration,
+    wait: Duration,
+}
+
+/// Writes statuses and Events.
+pub struct Writer {
+    client: Client,
+    sync: Arc<Sync>,
+    recorder: Recorder,
+    pace: Pace<Name>,
+    failing: HashMap<Name, Failing>,
+    away: HashMap<PodIdentity, Leave>,
+    invalid: HashSet<(Name, i64)>,
+    written: Arc<Written>,
+}
+
+impl Writer {
+    /// Nothing is written yet.
+    pub fn new(client: Client, sync: Arc<Sync>, identity: &str, written: Arc<Written>) -> Self {
+        let reporter = Reporter {
+            controller: FIELD_MANAGER.to_owned(),
+            instance: Some(identity.to_owned()),
+        };
+        Self {
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+            sync,
+            pace: Pace::default(),
+            failing: HashMap::new(),
+            away: HashMap::new(),
+            invalid: HashSet::new(),
+            written,
+        }
+    }
+
+    /// Writes for ever, while this replica leads.
+    pub async fn run(mut self) {
+        loop {
+            tokio::time::sleep(LOOKED_AT_EVERY).await;
+            if self.sync.leadership() == Leadership::Leads {
+                self.round().await;
+            } else {
+                // Another one writes now; what it wrote is not known here.
+                self.pace = Pace::default();
+                self.away.clear();
+            }
+        }
+    }
+
+    async fn round(&mut self) {
+        let now = self.sync.now();
+        let time = Timestamp::now();
+        let since = |at: Duration| {
+            let ago = SignedDuration::try_from(now.saturating_sub(at)).unwrap_or_default();
+            time.checked_sub(ago).unwrap_or(time)
+        };
+        let names = self.sync.fleet().policies().names();
+        for name in &names {
+            if self.failing.get(name).is_some_and(|failing| now < failing.next_at) {
+                continue;
+            }
+            let said = {
+                let fleet = self.sync.fleet();
+                let Some(verdict) = fleet.policies().verdict(name) else {
+                    continue;
+                };
+                let summary = fleet.summary(name, now);
+                let status = status(&verdict, &summary, self.pace.last(name), time, since);
+                (verdict, status)
+            };
+            let (verdict, status) = said;
+            if self.pace.due(name, &status, now) != Due::Now {
+                continue;
+            }
+            match self.write(name, &status).await {
+                Ok(()) => {
+                    self.written.statuses.fetch_add(1, Ordering::Relaxed);
+                    self.failing.remove(name);
+                    self.pace.wrote(name.clone(), status, now);
+                }
+                Err(error) => self.failed(name, &error, now),
+            }
+            if let Some(problem) = verdict.problem
+                && self.invalid.insert((name.clone(), verdict.generation))
+            {
+                self.tell_of_policy(name, &problem).await;
+            }
+        }
+        let names: HashSet<&Name> = names.iter().collect();
+        self.pace.keep_only(|name| names.contains(name));
+        self.failing.retain(|name, _| names.contains(name));
+        self.invalid.retain(|(name, _)| names.contains(name));
+        self.tell_of_pods().await;
+    }
+
+    async fn write(&self, (namespace, name): &Name, status: &PolicyStatus) -> kube::Result<()> {
+        let parameters = PatchParams::apply(FIELD_MANAGER).force();
+        let version = RelayPolicy::api_version(&());
+        if namespace.is_empty() {
+            let patch = Patch::Apply(json!({"apiVersion": version, "kind": "ClusterRelayPolicy", "status": status}));
+            let policies: Api<ClusterRelayPolicy> = Api::all(self.client.clone());
+            policies.patch_status(name, &parameters, &patch).await?;
+        } else {
+            let patch = Patch::Apply(json!({"apiVersion": version, "kind": "RelayPolicy", "status": status}));
+            let policies: Api<RelayPolicy> = Api::namespaced(self.client.clone(), namespace);
+            policies.patch_status(name, &parameters, &patch).await?;
+        }
+        Ok(())
+    }
+
+    fn failed(&mut self, name: &Name, error: &kube::Error, now: Duration) {
+        self.written.failed.fetch_add(1, Ordering::Relaxed);
+        let wait = match self.failing.get(name) {
+            Some(failing) => (failing.wait * 2).min(RETRIED_AFTER_MOST),
+            None => RETRIED_AFTER,
+        };
+        tracing::warn!(namespace = name.0, policy = name.1, retried_in = ?wait, "the status could not be written: {error}");
+        let next_at = now + wait;
+        self.failing.insert(name.clone(), Failing { next_at, wait });
+    }
+
+    async fn tell_of_policy(&self, (namespace, name): &Name, problem: &str) {
+        let kind = if namespace.is_empty() { "ClusterRelayPolicy" } else { "RelayPolicy" };
+        let reference = ObjectReference {
+            api_version: Some(RelayPolicy::api_version(&()).into_owned()),
+            kind: Some(kind.to_owned()),
+            namespace: Some(namespace.clone()).filter(|namespace| !namespace.is_empty()),
+            name: Some(name.clone()),
+            ..ObjectReference::default()
+        };
+        self.publish(&reference, EventType::Warning, "NotAccepted", problem).await;
+    }
+
+    /// Pods that left or came back since the last look.
+    async fn tell_of_pods(&mut self) {
+        let now: HashMap<PodIdentity, (Leave, String)> = {
+            let fleet = self.sync.fleet();
+            let leaving = fleet.pods().filter_map(|(observed, _, sidecar)| {
+                let state = &sidecar.filter(|sidecar| !sidecar.is_unknown)?.report.state;
+                let is_told = state.leave != Leave::Stays;
+                is_told.then(|| (observed.identity.clone(), (state.leave, state.reason.clone())))
+            });
+            leaving.collect()
+        };
+        let mut told = 0;
+        for (pod, (leave, reason)) in &now {
+            if self.away.get(pod) == Some(leave) || told >= EVENTS_AT_ONCE {
+                continue;
+            }
+            told += 1;
+            let (event, note) = match leave {
+                Leave::Away => ("LeftService", format!("The relay has taken its pod out of its Services: {reason}")),
+                _ => ("LeaveDenied", format!("The relay stays in its Services although {reason}")),
+            };
+            self.publish(&reference(pod), EventType::Warning, event, &note).await;
+            self.away.insert(pod.clone(), *leave);
+        }
+        let back: Vec<PodIdentity> = self.away.keys().filter(|pod| !now.contains_key(pod)).cloned().collect();
+        for pod in back {
+            let was = self.away.remove(&pod);
+            if was == Some(Leave::Away) && told < EVENTS_AT_ONCE && self.sync.fleet().find(&pod).is_some() {
+                told += 1;
+                self.publish(&reference(&pod), EventType::Normal, "CameBack", "The relay takes connections again").await;
+            }
+        }
+    }
+
+    async fn publish(&self, reference: &ObjectReference, kind: EventType, reason: &str, note: &str) {
+        let event = Event {
+            type_: kind,
+            reason: reason.to_owned(),
+            note: Some(note.chars().take(1_000).collect()),
+            action: reason.to_owned(),
+            secondary: None,
+        };
+        match self.recorder.publish(&event, reference).await {
+            Ok(()) => {
+                self.written.events.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(error) => tracing::debug!("an Event could not be written: {error}"),
+        }
+    }
+}
+
+fn reference(pod: &PodIdentity) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        namespace: Some(pod.namespace.clone()),
+        name: Some(pod.name.clone()),
+        uid: Some(pod.uid.clone()),
+        ..ObjectReference::default()
+    }
+}
