@@ -4,6 +4,7 @@
 
 pub mod fleet;
 pub mod generated;
+pub mod http;
 pub mod leader;
 pub mod observe;
 pub mod policies;

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::core::{DeserializeGuard, ObjectMeta};
-use kube::runtime::watcher::{Config, Event, watcher};
 use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use ringside_api::resources::choice::POLICY_ANNOTATION;
 use ringside_api::resources::{ClusterRelayPolicy, RelayPolicy};
@@ -43,7 +43,9 @@ pub struct Seen {
 impl Seen {
     /// Whether everything has been seen once: before that nothing is known of what is not there.
     pub fn all(&self) -> bool {
-        [&self.pods, &self.policies, &self.cluster].iter().all(|seen| seen.load(Ordering::Relaxed))
+        [&self.pods, &self.policies, &self.cluster]
+            .iter()
+            .all(|seen| seen.load(Ordering::Relaxed))
     }
 }
 
@@ -52,36 +54,65 @@ pub async fn policies(client: Client, sync: Arc<Sync>, seen: Arc<Seen>) {
     let apply = |policy: Guarded<RelayPolicy>| {
         let (metadata, problem) = (policy.0.meta().clone(), policy.problem());
         let namespace = metadata.namespace.clone();
-        sync.fleet().change_policies(namespace.as_deref(), |policies| match (policy.0.0, problem) {
-            (Ok(policy), _) => policies.set(&policy),
-            (Err(_), problem) => policies.set_unreadable(&metadata, problem),
-        });
+        sync.fleet()
+            .change_policies(namespace.as_deref(), |policies| {
+                match (policy.0.0, problem) {
+                    (Ok(policy), _) => policies.set(&policy),
+                    (Err(_), problem) => policies.set_unreadable(&metadata, problem),
+                }
+            });
     };
     let remove = |name: &Name| {
-        sync.fleet().change_policies(Some(&name.0), |policies| policies.remove(name));
+        sync.fleet()
+            .change_policies(Some(&name.0), |policies| policies.remove(name));
     };
     let known = || {
         let names = sync.fleet().policies().names();
-        names.into_iter().filter(|name| !name.0.is_empty()).collect()
+        names
+            .into_iter()
+            .filter(|name| !name.0.is_empty())
+            .collect()
     };
-    watch(Api::all(client), Config::default(), "RelayPolicies", apply, remove, known, &seen.policies).await;
+    watch(
+        Api::all(client),
+        Config::default(),
+        "RelayPolicies",
+        apply,
+        remove,
+        known,
+        &seen.policies,
+    )
+    .await;
 }
 
 /// Watches the ClusterRelayPolicy, for ever.
 pub async fn cluster_policy(client: Client, sync: Arc<Sync>, seen: Arc<Seen>) {
     let apply = |policy: Guarded<ClusterRelayPolicy>| {
         let (metadata, problem) = (policy.0.meta().clone(), policy.problem());
-        sync.fleet().change_policies(None, |policies| match (policy.0.0, problem) {
-            (Ok(policy), _) => policies.set_cluster(&policy),
-            (Err(_), problem) => policies.set_cluster_unreadable(&metadata, problem),
-        });
+        sync.fleet()
+            .change_policies(None, |policies| match (policy.0.0, problem) {
+                (Ok(policy), _) => policies.set_cluster(&policy),
+                (Err(_), problem) => policies.set_cluster_unreadable(&metadata, problem),
+            });
     };
-    let remove = |name: &Name| sync.fleet().change_policies(None, |policies| policies.remove_cluster(&name.1));
+    let remove = |name: &Name| {
+        sync.fleet()
+            .change_policies(None, |policies| policies.remove_cluster(&name.1))
+    };
     let known = || {
         let names = sync.fleet().policies().names();
         names.into_iter().filter(|name| name.0.is_empty()).collect()
     };
-    watch(Api::all(client), Config::default(), "ClusterRelayPolicies", apply, remove, known, &seen.cluster).await;
+    watch(
+        Api::all(client),
+        Config::default(),
+        "ClusterRelayPolicies",
+        apply,
+        remove,
+        known,
+        &seen.cluster,
+    )
+    .await;
 }
 
 /// An object that could be read, or what of it could.
@@ -131,7 +162,9 @@ async fn watch<K>(
 
 /// Watches pods that ask for a relay, for ever.
 pub async fn pods(client: Client, sync: Arc<Sync>, seen: Arc<Seen>) {
-    let config = Config::default().labels(&format!("{INJECT_LABEL}=enabled")).page_size(PAGE);
+    let config = Config::default()
+        .labels(&format!("{INJECT_LABEL}=enabled"))
+        .page_size(PAGE);
     let mut listed = HashSet::new();
     let events = watcher(Api::<Pod>::all(client), config).default_backoff();
     futures::pin_mut!(events);
@@ -177,7 +210,9 @@ fn observed(pod: Pod) -> ObservedPod {
         labels: labels.unwrap_or_default(),
         named_policy: annotations.remove(POLICY_ANNOTATION),
         is_injected: annotations.contains_key(INJECTED_ANNOTATION),
-        is_ready: conditions.iter().any(|known| known.type_ == "Ready" && known.status == "True"),
+        is_ready: conditions
+            .iter()
+            .any(|known| known.type_ == "Ready" && known.status == "True"),
         has_ended: deletion_timestamp.is_some() || has_finished,
     }
 }
@@ -201,7 +236,8 @@ mod tests {
             }
             observed(serde_json::from_value(pod).unwrap())
         };
-        let ready = json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
+        let ready =
+            json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
         let seen = pod(ready.clone(), None);
         assert!(seen.is_injected && seen.is_ready && !seen.has_ended);
         assert_eq!(seen.named_policy.as_deref(), Some("web"));

@@ -82,6 +82,25 @@ impl Fleet {
         }
     }
 
+    /// Leads from now on, under a session of its own: what sidecars said to another leader, or to this one before, is not known
+    /// any more. Every pod is Unknown until it calls, so that no permit is given twice.
+    pub fn lead(&mut self, session: u64) {
+        self.session = session;
+        let pods: Vec<PodId> = self.pods.keys().copied().collect();
+        for id in pods {
+            if let Some(pod) = self.pods.get_mut(&id) {
+                pod.sidecar = None;
+                let standing = pod.standing();
+                if let Some(permits) = self.groups.get_mut(&pod.group) {
+                    permits.bring(id, standing, false);
+                    self.unsettled.insert(pod.group.clone());
+                }
+                self.stirred.insert(id);
+            }
+        }
+        self.settle();
+    }
+
     /// The policies.
     pub fn policies(&self) -> &Policies {
         &self.policies

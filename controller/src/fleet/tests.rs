@@ -301,3 +301,32 @@ fn a_pod_that_ends_frees_what_it_held() {
     assert_ne!(holder(&fleet).unwrap(), first);
     assert_eq!(fleet.turn(first, 1, at(1)), Turn::Over);
 }
+
+#[test]
+fn a_new_leader_gives_no_permit_before_it_knows_who_holds_one() {
+    let mut fleet = fleet(2, 50);
+    let mut callers = [Caller::new(0), Caller::new(1)];
+    for caller in &mut callers {
+        caller.talk(&mut fleet, at(0));
+    }
+    callers[0].talk(&mut fleet, at(1));
+    let holder = callers.iter().position(|caller| caller.permit).unwrap();
+    fleet.lead(SESSION + 1);
+    let other = 1 - holder;
+    callers[other].leave = Leave::Wants;
+    let (call, answers) = callers[other].talk(&mut fleet, at(100));
+    assert!(
+        matches!(answers.last().unwrap().leave, Some(LeaveAnswer::Denied(_))),
+        "{answers:?}"
+    );
+    // The holder says that it holds one, is asked for it, and gives it.
+    callers[holder].talk(&mut fleet, at(200));
+    assert!(!callers[holder].permit);
+    let Turn::Answer(answer) = fleet.turn(other as u64, call, at(201)) else {
+        panic!("it is not told");
+    };
+    assert!(
+        matches!(answer.leave, Some(LeaveAnswer::Granted { .. })),
+        "{answer:?}"
+    );
+}

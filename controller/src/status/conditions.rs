@@ -161,6 +161,12 @@ fn programmed(verdict: &Verdict, summary: &Summary) -> Said {
     }
 }
 
+/// Whether enough of a policy's pods take connections, and the sentence for it.
+pub fn readiness(summary: &Summary) -> (bool, String) {
+    let said = ready(summary);
+    (said.is_true, said.message)
+}
+
 fn ready(summary: &Summary) -> Said {
     let Summary {
         matched,

@@ -107,7 +107,11 @@ impl Writer {
         };
         let names = self.sync.fleet().policies().names();
         for name in &names {
-            if self.failing.get(name).is_some_and(|failing| now < failing.next_at) {
+            if self
+                .failing
+                .get(name)
+                .is_some_and(|failing| now < failing.next_at)
+            {
                 continue;
             }
             let said = {
@@ -148,11 +152,15 @@ impl Writer {
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
         let version = RelayPolicy::api_version(&());
         if namespace.is_empty() {
-            let patch = Patch::Apply(json!({"apiVersion": version, "kind": "ClusterRelayPolicy", "status": status}));
+            let patch = Patch::Apply(
+                json!({"apiVersion": version, "kind": "ClusterRelayPolicy", "status": status}),
+            );
             let policies: Api<ClusterRelayPolicy> = Api::all(self.client.clone());
             policies.patch_status(name, &parameters, &patch).await?;
         } else {
-            let patch = Patch::Apply(json!({"apiVersion": version, "kind": "RelayPolicy", "status": status}));
+            let patch = Patch::Apply(
+                json!({"apiVersion": version, "kind": "RelayPolicy", "status": status}),
+            );
             let policies: Api<RelayPolicy> = Api::namespaced(self.client.clone(), namespace);
             policies.patch_status(name, &parameters, &patch).await?;
         }
@@ -171,7 +179,11 @@ impl Writer {
     }
 
     async fn tell_of_policy(&self, (namespace, name): &Name, problem: &str) {
-        let kind = if namespace.is_empty() { "ClusterRelayPolicy" } else { "RelayPolicy" };
+        let kind = if namespace.is_empty() {
+            "ClusterRelayPolicy"
+        } else {
+            "RelayPolicy"
+        };
         let reference = ObjectReference {
             api_version: Some(RelayPolicy::api_version(&()).into_owned()),
             kind: Some(kind.to_owned()),
@@ -179,7 +191,8 @@ impl Writer {
             name: Some(name.clone()),
             ..ObjectReference::default()
         };
-        self.publish(&reference, EventType::Warning, "NotAccepted", problem).await;
+        self.publish(&reference, EventType::Warning, "NotAccepted", problem)
+            .await;
     }
 
     /// Pods that left or came back since the last look.
@@ -189,7 +202,12 @@ impl Writer {
             let leaving = fleet.pods().filter_map(|(observed, _, sidecar)| {
                 let state = &sidecar.filter(|sidecar| !sidecar.is_unknown)?.report.state;
                 let is_told = state.leave != Leave::Stays;
-                is_told.then(|| (observed.identity.clone(), (state.leave, state.reason.clone())))
+                is_told.then(|| {
+                    (
+                        observed.identity.clone(),
+                        (state.leave, state.reason.clone()),
+                    )
+                })
             });
             leaving.collect()
         };
@@ -200,23 +218,50 @@ impl Writer {
             }
             told += 1;
             let (event, note) = match leave {
-                Leave::Away => ("LeftService", format!("The relay has taken its pod out of its Services: {reason}")),
-                _ => ("LeaveDenied", format!("The relay stays in its Services although {reason}")),
+                Leave::Away => (
+                    "LeftService",
+                    format!("The relay has taken its pod out of its Services: {reason}"),
+                ),
+                _ => (
+                    "LeaveDenied",
+                    format!("The relay stays in its Services although {reason}"),
+                ),
             };
-            self.publish(&reference(pod), EventType::Warning, event, &note).await;
+            self.publish(&reference(pod), EventType::Warning, event, &note)
+                .await;
             self.away.insert(pod.clone(), *leave);
         }
-        let back: Vec<PodIdentity> = self.away.keys().filter(|pod| !now.contains_key(pod)).cloned().collect();
+        let back: Vec<PodIdentity> = self
+            .away
+            .keys()
+            .filter(|pod| !now.contains_key(pod))
+            .cloned()
+            .collect();
         for pod in back {
             let was = self.away.remove(&pod);
-            if was == Some(Leave::Away) && told < EVENTS_AT_ONCE && self.sync.fleet().find(&pod).is_some() {
+            if was == Some(Leave::Away)
+                && told < EVENTS_AT_ONCE
+                && self.sync.fleet().find(&pod).is_some()
+            {
                 told += 1;
-                self.publish(&reference(&pod), EventType::Normal, "CameBack", "The relay takes connections again").await;
+                self.publish(
+                    &reference(&pod),
+                    EventType::Normal,
+                    "CameBack",
+                    "The relay takes connections again",
+                )
+                .await;
             }
         }
     }
 
-    async fn publish(&self, reference: &ObjectReference, kind: EventType, reason: &str, note: &str) {
+    async fn publish(
+        &self,
+        reference: &ObjectReference,
+        kind: EventType,
+        reason: &str,
+        note: &str,
+    ) {
         let event = Event {
             type_: kind,
             reason: reason.to_owned(),
