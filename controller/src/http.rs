@@ -2,7 +2,6 @@
 //!
 //! Its own readiness says whether it can answer webhooks, and never how policies are: those are asked for by name.
 
-use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,6 +10,7 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use crate::fleet::Summary;
 use crate::leader::Leadership;
@@ -18,6 +18,9 @@ use crate::observe::Seen;
 use crate::policies::{CLUSTER_POLICY, Name};
 use crate::status::writer::Written;
 use crate::sync::Sync;
+
+/// What every metric's name begins with.
+const PREFIX: &str = "ringside_controller_";
 
 /// What the answers are made of.
 #[derive(Clone, Debug)]
@@ -125,148 +128,129 @@ async fn all_policies(State(sources): State<Sources>) -> Response {
 }
 
 async fn metrics(State(sources): State<Sources>) -> Response {
-    let mut text = String::new();
-    // Into memory: it cannot fail.
-    let _ = write_metrics(&mut text, &sources);
-    (
-        [(
-            header::CONTENT_TYPE,
-            "text/plain; version=0.0.4; charset=utf-8",
-        )],
-        text,
-    )
-        .into_response()
-}
-
-/// A metric's lines: help, type, and a value for each set of labels.
-fn family(
-    to: &mut String,
-    name: &str,
-    kind: &str,
-    help: &str,
-    values: &[(String, u64)],
-) -> std::fmt::Result {
-    writeln!(
-        to,
-        "# HELP ringside_controller_{name} {help}\n# TYPE ringside_controller_{name} {kind}"
-    )?;
-    for (labels, value) in values {
-        writeln!(to, "ringside_controller_{name}{labels} {value}")?;
+    match scrape(&sources) {
+        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Err(error) => {
+            let told = format!("the metrics could not be put together: {error}\n");
+            (StatusCode::INTERNAL_SERVER_ERROR, told).into_response()
+        }
     }
-    Ok(())
 }
 
-fn write_metrics(to: &mut String, sources: &Sources) -> std::fmt::Result {
-    let of = |value: &AtomicU64| vec![(String::new(), value.load(Ordering::Relaxed))];
+/// The metrics of one scrape.
+struct Scrape(Registry);
+
+impl Scrape {
+    fn gauge(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+        let gauge = IntGaugeVec::new(Opts::new(format!("{PREFIX}{name}"), help), labels)?;
+        self.0.register(Box::new(gauge.clone()))?;
+        Ok(gauge)
+    }
+
+    fn counter(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<IntCounterVec> {
+        let counter = IntCounterVec::new(Opts::new(format!("{PREFIX}{name}"), help), labels)?;
+        self.0.register(Box::new(counter.clone()))?;
+        Ok(counter)
+    }
+}
+
+fn scrape(sources: &Sources) -> prometheus::Result<String> {
+    let scrape = Scrape(Registry::new());
+    let of = |value: &AtomicU64| value.load(Ordering::Relaxed);
     let leads = sources.sync.leadership() == Leadership::Leads;
-    family(
-        to,
+    let gauge = scrape.gauge(
         "leads",
-        "gauge",
         "1 on the replica that answers sidecars and writes statuses.",
-        &[(String::new(), leads.into())],
+        &[],
     )?;
+    gauge.with_label_values::<&str>(&[]).set(leads.into());
     let counts = &sources.sync.counts;
-    family(
-        to,
-        "calls_open",
-        "gauge",
-        "Sidecars' calls that are open.",
-        &of(&counts.open),
-    )?;
-    let outcomes = [
+    let open = scrape.gauge("calls_open", "Sidecars' calls that are open.", &[])?;
+    open.with_label_values::<&str>(&[])
+        .set(of(&counts.open) as i64);
+    let calls = scrape.counter("calls_total", "Sidecars' calls, by outcome.", &["outcome"])?;
+    for (outcome, count) in [
         ("answered", &counts.answered),
         ("refused", &counts.refused),
         ("given_up", &counts.given_up),
-    ];
-    let outcomes = outcomes.map(|(label, value)| {
-        (
-            format!("{{outcome=\"{label}\"}}"),
-            value.load(Ordering::Relaxed),
-        )
-    });
-    family(
-        to,
-        "calls_total",
-        "counter",
-        "Sidecars' calls, by outcome.",
-        &outcomes,
-    )?;
-    family(
-        to,
-        "token_reviews_total",
-        "counter",
-        "Tokens that the API server was asked about.",
-        &of(&sources.sync.identities().reviews),
-    )?;
-    family(
-        to,
-        "status_writes_total",
-        "counter",
-        "Statuses of policies written.",
-        &of(&sources.written.statuses),
-    )?;
-    family(
-        to,
-        "status_write_errors_total",
-        "counter",
-        "Statuses of policies that could not be written, and are tried again.",
-        &of(&sources.written.failed),
-    )?;
-    family(
-        to,
-        "events_total",
-        "counter",
-        "Events written.",
-        &of(&sources.written.events),
-    )?;
-    if !leads {
-        return Ok(());
+    ] {
+        calls.with_label_values(&[outcome]).inc_by(of(count));
     }
+    for (name, help, count) in [
+        (
+            "token_reviews_total",
+            "Tokens that the API server was asked about.",
+            &sources.sync.identities().reviews,
+        ),
+        (
+            "status_writes_total",
+            "Statuses of policies written.",
+            &sources.written.statuses,
+        ),
+        (
+            "status_write_errors_total",
+            "Statuses of policies that could not be written, and are tried again.",
+            &sources.written.failed,
+        ),
+        ("events_total", "Events written.", &sources.written.events),
+    ] {
+        scrape
+            .counter(name, help, &[])?
+            .with_label_values::<&str>(&[])
+            .inc_by(of(count));
+    }
+    if leads {
+        policies(&scrape, sources)?;
+    }
+    TextEncoder::new().encode_to_string(&scrape.0.gather())
+}
+
+fn policies(scrape: &Scrape, sources: &Sources) -> prometheus::Result<()> {
+    let accepted = scrape.gauge(
+        "policy_accepted",
+        "1 for a policy whose settings are allowed.",
+        &["namespace", "policy"],
+    )?;
+    let pods = scrape.gauge(
+        "policy_pods",
+        "Pods of a policy, by state: matched are all of them.",
+        &["namespace", "policy", "state"],
+    )?;
     let names = sources.sync.fleet().policies().names();
-    let mut pods: Vec<(String, u64)> = Vec::new();
-    let mut accepted: Vec<(String, u64)> = Vec::new();
     for name in names {
-        let labels = format!("namespace=\"{}\",policy=\"{}\"", name.0, name.1);
         let fleet = sources.sync.fleet();
-        let Summary {
-            matched,
-            programmed,
-            ready,
-            unknown,
-            away,
-            held,
-            ..
-        } = fleet.summary(&name, sources.sync.now());
+        let summary = fleet.summary(&name, sources.sync.now());
         let is_accepted = fleet
             .policies()
             .verdict(&name)
             .is_some_and(|verdict| verdict.problem.is_none());
         drop(fleet);
-        accepted.push((format!("{{{labels}}}"), is_accepted.into()));
+        let (namespace, policy) = (name.0.as_str(), name.1.as_str());
+        accepted
+            .with_label_values(&[namespace, policy])
+            .set(is_accepted.into());
+        let Summary {
+            matched,
+            programmed,
+            ready,
+            ..
+        } = summary;
         for (state, count) in [
             ("matched", matched),
             ("programmed", programmed),
             ("ready", ready),
-            ("unknown", unknown.count),
-            ("away", away.count),
-            ("held", held.count),
+            ("unknown", summary.unknown.count),
+            ("away", summary.away.count),
+            ("held", summary.held.count),
         ] {
-            pods.push((format!("{{{labels},state=\"{state}\"}}"), count.into()));
+            pods.with_label_values(&[namespace, policy, state])
+                .set(count.into());
         }
     }
-    family(
-        to,
-        "policy_accepted",
-        "gauge",
-        "1 for a policy whose settings are allowed.",
-        &accepted,
-    )?;
-    family(
-        to,
-        "policy_pods",
-        "gauge",
-        "Pods of a policy, by state: matched are all of them.",
-        &pods,
-    )
+    Ok(())
 }

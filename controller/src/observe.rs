@@ -97,7 +97,7 @@ pub async fn cluster_policy(client: Client, sync: Arc<Sync>, seen: Arc<Seen>) {
     };
     let remove = |name: &Name| {
         sync.fleet()
-            .change_policies(None, |policies| policies.remove_cluster(&name.1))
+            .change_policies(None, |policies| policies.remove_cluster(&name.1));
     };
     let known = || {
         let names = sync.fleet().policies().names();
