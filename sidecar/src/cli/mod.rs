@@ -2,6 +2,7 @@
 //! failures into sentences and exit codes, and knows nothing else about any.
 
 mod check;
+mod controller;
 mod relay;
 
 use std::process::ExitCode;
