@@ -32,6 +32,9 @@ pub(super) enum Offered {
 pub(super) fn understand(body: &[u8]) -> Result<Understood, String> {
     let no_answer = |error: serde_json::Error| format!("it is no answer: {error}");
     let mut value: Value = serde_json::from_slice(body).map_err(no_answer)?;
+    if value.get("offer").is_none() {
+        return Err("it is no answer: it has no offer".to_owned());
+    }
     let offered = value
         .pointer_mut("/offer/Run")
         .map(std::mem::take)
@@ -130,6 +133,7 @@ mod tests {
             "",
             "{",
             "[]",
+            "{}",
             "\"ok\"",
             "<html>",
             r#"{"offer": 3}"#,
