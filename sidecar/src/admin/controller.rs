@@ -63,6 +63,8 @@ pub(super) fn controller(state: &State) -> Option<Controller> {
     let now = state.now();
     let seconds = |since: Time| now.saturating_since(since).as_secs_f64();
     let settings = state.live.now();
+    let leave = state.readiness().leave;
+    let permit = state.leaving().permit();
     Some(Controller {
         connected: seen.connected.is_some(),
         address: seen.connected.map(|(address, _)| address.to_string()),
@@ -83,8 +85,8 @@ pub(super) fn controller(state: &State) -> Option<Controller> {
         }),
         keeps: seen.keeps,
         trusts: seen.trusts,
-        permit: state.leaving().permit(),
-        leave: match state.readiness().leave {
+        permit,
+        leave: match leave {
             Leave::Stays => "stays",
             Leave::Wants => "wants",
             Leave::Away => "away",

@@ -11,7 +11,7 @@ use super::Failure;
 /// Where the controller is, and who asks it. An injected sidecar has all of them from its environment.
 #[derive(Debug, Default, clap::Args)]
 #[command(next_help_heading = "Controller")]
-pub(crate) struct Arguments {
+pub(crate) struct Flags {
     /// The controller that assigns settings: https://NAME:PORT, where NAME is what its certificate is for
     ///
     /// Without it the relay runs by its own settings alone. With it, what policies assign lies over them; losing the controller changes
@@ -55,7 +55,7 @@ fn connect_to(given: &str) -> Result<SocketAddr, String> {
     })
 }
 
-impl Arguments {
+impl Flags {
     /// The controller, if one is named.
     pub(super) fn check(self) -> Result<Option<Controller>, Failure> {
         let Some(address) = self.controller else {
@@ -105,8 +105,8 @@ impl Arguments {
 mod tests {
     use super::*;
 
-    fn whole() -> Arguments {
-        Arguments {
+    fn whole() -> Flags {
+        Flags {
             controller: Some("https://controller:8443".parse().unwrap()),
             controller_address: None,
             pod_name: Some("web-1".to_owned()),
@@ -117,7 +117,7 @@ mod tests {
         }
     }
 
-    fn refusal(arguments: Arguments) -> String {
+    fn refusal(arguments: Flags) -> String {
         match arguments.check() {
             Err(Failure::Usage(sentence)) => sentence,
             other => panic!("{other:?}"),
@@ -126,11 +126,11 @@ mod tests {
 
     #[test]
     fn all_or_none_are_given() {
-        assert!(Arguments::default().check().unwrap().is_none());
+        assert!(Flags::default().check().unwrap().is_none());
         assert_eq!(whole().check().unwrap().unwrap().pod.name, "web-1");
-        let alone = Arguments {
+        let alone = Flags {
             state: Some("/state".into()),
-            ..Arguments::default()
+            ..Flags::default()
         };
         assert!(refusal(alone).contains("--state has nothing to say without --controller"));
         let (mut nobody, mut bare) = (whole(), whole());

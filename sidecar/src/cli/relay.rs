@@ -77,7 +77,7 @@ pub(crate) struct Arguments {
     admin_port_file: Option<PathBuf>,
 
     #[command(flatten)]
-    controller: super::controller::Arguments,
+    controller: super::controller::Flags,
 
     /// Which log lines are written: off, error, warn, info, debug, trace, or directives such as info,ringside::worker=debug
     #[arg(
