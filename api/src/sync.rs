@@ -68,8 +68,21 @@ pub struct Report {
     pub trusts: String,
     /// How it is.
     pub state: State,
+    /// The mark of the last answer that it has taken; that of no answer at first.
+    pub seen: Mark,
     /// Whether to answer at once, though there is nothing new.
     pub at_once: bool,
+}
+
+/// Names an answer, so that a controller knows which of its answers a report is made after: a permit counts as held from the
+/// answer that gives it until a report made after one that takes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Mark {
+    /// The leadership that the answer was given under: a random number, never 0.
+    pub session: u64,
+    /// Which of its answers to this pod, counted from 1.
+    pub number: u64,
 }
 
 /// An offer that a sidecar does not run.
@@ -123,6 +136,8 @@ pub enum Leave {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Answer {
+    /// Its name, which the next report repeats as `seen`.
+    pub mark: Mark,
     /// What to run.
     pub offer: Offer,
     /// Whether the sidecar holds a permit from now on: it may leave when no answer comes within [`LEAVE_PATIENCE_MILLIS`].

@@ -32,7 +32,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Relay(relay::Arguments),
+    Relay(Box<relay::Arguments>),
     Check(check::Arguments),
     /// Show the whole story on this machine, in about half a minute.
     ///
@@ -63,7 +63,7 @@ impl From<anyhow::Error> for Failure {
 pub(crate) fn main() -> ExitCode {
     let epoch = Instant::now();
     let done = match Arguments::parse().command {
-        Command::Relay(arguments) => relay::run(arguments, epoch),
+        Command::Relay(arguments) => relay::run(*arguments, epoch),
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo => demo(),
     };

@@ -26,7 +26,7 @@ use tokio_rustls::rustls::ServerConfig;
 
 pub use identity::{Authority, NAME, Valid};
 pub use pod::Pod;
-pub use script::{Call, Manner, Script, assigned};
+pub use script::{Call, Manner, SESSION, Script, assigned};
 
 use crate::await_some;
 
@@ -61,8 +61,10 @@ impl Controller {
             calls: Mutex::default(),
             connections: AtomicUsize::new(0),
         });
-        let listener = std::net::TcpListener::bind(("127.0.0.1", port))
-            .unwrap_or_else(|error| panic!("no port {port} for a controller: {error}"));
+        // A process that another test starts at this moment holds the port of one before for as long as it takes to begin.
+        let listener = await_some("the port of a controller", || {
+            std::net::TcpListener::bind(("127.0.0.1", port)).ok()
+        });
         let address = listener
             .local_addr()
             .expect("a bound listener has an address");

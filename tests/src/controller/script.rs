@@ -3,9 +3,12 @@
 use std::time::{Duration, Instant};
 
 use ringside_api::sync::{
-    Answer, Assigned, Leave, LeaveAnswer, Offer, Report, fingerprint_of_trust,
+    Answer, Assigned, Leave, LeaveAnswer, Mark, Offer, Report, fingerprint_of_trust,
 };
 use serde_json::Value;
+
+/// What marks the answers of a scripted controller.
+pub const SESSION: u64 = 7;
 
 /// How calls are treated.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,6 +85,10 @@ impl Script {
             return None;
         }
         Some(Answer {
+            mark: Mark {
+                session: SESSION,
+                number: report.seen.number + 1,
+            },
             offer: self.offer.clone(),
             permit: self.permit,
             leave: self.leave.clone().filter(|_| asks),

@@ -299,7 +299,7 @@ namespaced!(a_grant_that_is_not_renewed_ends_unless_there_is_a_permit, {
 
 namespaced!(without_a_controller_it_leaves_by_its_own_rule, {
     let stage = Stage::new(Script::default());
-    let relay = stage.setup.clone().flags([]).start();
+    let relay = stage.setup.flags([]).start();
     let stream = press(&relay);
     await_that("it to be away", || !relay.ready());
     assert_eq!(leaves(&relay, "own"), 1.0);

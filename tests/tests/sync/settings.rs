@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use ringside_api::sync::Assigned;
-use ringside_tests::controller::{Authority, Controller, Pod, Script, assigned};
+use ringside_tests::controller::{Authority, Controller, Pod, SESSION, Script, assigned};
 use ringside_tests::relay::Relay;
 use ringside_tests::{await_that, namespaced};
 use serde_json::{Value, json};
@@ -40,6 +40,8 @@ namespaced!(a_change_is_live_in_under_a_second_and_ends_no_connection, {
             controller.change(|script| script.offer("api", json!({"timeouts": {"idle": idle}})));
         controller.await_call("word that it runs", from, |report| report.runs == hash);
         let took = begin.elapsed();
+        let seen = controller.calls().last().unwrap().report.seen;
+        assert_eq!((seen.session, seen.number), (SESSION, round as u64 + 1));
         assert!(took < Duration::from_secs(1), "round {round} took {took:?}");
         assert_eq!(in_effect(&relay, "/timeouts/idle"), *idle);
     }

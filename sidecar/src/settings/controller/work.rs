@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringside_api::sync::{Assigned, HOLD_MILLIS, Leave, Report};
+use ringside_api::sync::{Assigned, HOLD_MILLIS, Leave, Mark, Report};
 
 use super::answer::{Offered, Understood, understand};
 use super::call::{authorization, brief, call};
@@ -44,6 +44,7 @@ pub async fn work(controller: Controller, kept: Kept, host: Arc<dyn Host>) {
         failing: None,
         cannot_save: false,
         called: None,
+        seen: Mark::default(),
         controller,
         host,
     };
@@ -69,6 +70,8 @@ struct Work {
     failing: Option<Outcome>,
     cannot_save: bool,
     called: Option<Called>,
+    /// The mark of the last answer that was taken, and kept for a restart.
+    seen: Mark,
 }
 
 /// The last call.
@@ -199,6 +202,7 @@ impl Work {
                 .map(|trust| trust.fingerprint.clone())
                 .unwrap_or_default(),
             state,
+            seen: self.seen,
             at_once: asks,
         };
         let called = Called {
@@ -240,7 +244,9 @@ impl Work {
             self.run(offered.map(|assigned| *assigned));
         }
         let is_trust_new = answer.ca.is_some_and(|pem| self.renew_trust(&pem));
+        // Only then: what is acknowledged must hold for the next process too.
         self.keep().await;
+        self.seen = answer.mark;
         permit_before != answer.permit || ran_before != self.host.runs() || is_trust_new
     }
 
