@@ -5,18 +5,19 @@ use std::time::Duration;
 
 use ringside_tests::controller::{Authority, Controller, Manner, Pod, Script};
 use ringside_tests::namespaced;
-use ringside_tests::relay::Relay;
+use ringside_tests::relay::{Kind, Relay, Setup};
 use serde_json::json;
 
 use crate::traffic::{Clients, echoing, sidecar};
 
-/// The resident memory of a process, in KiB.
+/// The resident memory of a process that is its own, in KiB.
 fn resident_kib(relay: &Relay) -> u64 {
+    memory_kib(relay, "RssAnon:")
+}
+
+fn memory_kib(relay: &Relay, field: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/{}/status", relay.process().pid())).unwrap();
-    let line = text
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .unwrap();
+    let line = text.lines().find(|line| line.starts_with(field)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
@@ -112,4 +113,24 @@ namespaced!(an_answer_that_never_comes_hinders_nothing, {
         });
         assert!(relay.process_mut().await_end().success());
     }
+});
+
+namespaced!(a_connection_to_a_controller_costs_little_memory, {
+    let (authority, server) = (Authority::new(), echoing());
+    let controller = Controller::start(&authority, Script::default());
+    let pod = Pod::new(authority.pem());
+    let alone = Setup::new(Kind::Auto).to(&server).start();
+    let synced = sidecar(&server, &pod, &controller).start();
+    let hash =
+        controller.change(|script| script.offer("api", json!({"timeouts": {"idle": "21s"}})));
+    controller.await_call("the policy to run", 0, |report| report.runs == hash);
+    let show = |relay| (memory_kib(relay, "VmRSS:"), resident_kib(relay));
+    let (alone, synced) = (show(&alone), show(&synced));
+    println!(
+        "resident KiB, and those that are its own: alone {alone:?}, with a controller {synced:?}"
+    );
+    assert!(
+        synced.1 < alone.1 + 1024,
+        "{synced:?} KiB with a controller, {alone:?} without"
+    );
 });
