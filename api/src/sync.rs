@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::settings::Layers;
+use crate::settings::{Layers, fingerprint};
 
 /// Where the controller answers a `POST` of a [`Report`].
 pub const PATH: &str = "/v1/sync";
@@ -21,6 +21,22 @@ pub const HOLD_MILLIS: u64 = 30_000;
 
 /// How long a sidecar that wants to leave waits for the answer before it goes by its permit alone, in milliseconds.
 pub const LEAVE_PATIENCE_MILLIS: u64 = 1_000;
+
+/// The fingerprint of a bundle of certificates in PEM, 16 hex digits: the same whatever their order, line lengths and what stands
+/// between them; empty for one without a certificate.
+pub fn fingerprint_of_trust(pem: &str) -> String {
+    let blocks = pem.split("-----BEGIN CERTIFICATE-----").skip(1);
+    let bodies = blocks.filter_map(|block| block.split_once("-----END CERTIFICATE-----"));
+    let mut certificates: Vec<String> = bodies
+        .map(|(body, _)| body.split_whitespace().collect::<String>() + "\n")
+        .collect();
+    certificates.sort_unstable();
+    certificates.dedup();
+    if certificates.is_empty() {
+        return String::new();
+    }
+    fingerprint(certificates.into_iter())
+}
 
 /// Which pod speaks. The token says so too, and is believed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -184,4 +200,24 @@ pub struct Refusal {
     /// With status 421, from a replica that does not lead: where the leader answers, `IP:port`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leader: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trust_is_told_apart_by_its_certificates_alone() {
+        let of = |body: &str| {
+            format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
+        };
+        let both = fingerprint_of_trust(&(of("AAAABBBB") + &of("CCCC")));
+        assert_eq!(both.len(), 16);
+        assert_eq!(
+            both,
+            fingerprint_of_trust(&format!("# new\n{}\r\n{}", of("CCCC"), of("AAAA\r\nBBBB")))
+        );
+        assert_ne!(both, fingerprint_of_trust(&of("CCCC")));
+        assert_eq!(fingerprint_of_trust("no certificate"), "");
+    }
 }

@@ -4,6 +4,7 @@
 
 pub mod cgroup;
 mod configuration;
+pub mod controller;
 pub mod fuzz;
 pub mod http;
 pub mod memory_group;

@@ -112,6 +112,7 @@ pub struct Setup {
     filter: Option<Filter>,
     for_anyone: bool,
     under: Vec<OsString>,
+    flags: Vec<OsString>,
     pub(crate) mounted: bool,
 }
 
@@ -129,6 +130,7 @@ impl Setup {
             filter: None,
             for_anyone: false,
             under: Vec::new(),
+            flags: Vec::new(),
             mounted: false,
         }
     }
@@ -202,6 +204,13 @@ impl Setup {
         self
     }
 
+    /// With more flags.
+    #[must_use]
+    pub fn flags(mut self, flags: impl IntoIterator<Item = OsString>) -> Self {
+        self.flags = flags.into_iter().collect();
+        self
+    }
+
     /// With the configuration reached through the two symlinks of a mounted ConfigMap.
     #[must_use]
     pub fn mounted(mut self) -> Self {
@@ -236,7 +245,8 @@ impl Setup {
                 command.arg("relay").arg("--config").arg(config);
                 command
                     .arg("--admin-port-file")
-                    .arg(folder.join("admin-port"));
+                    .arg(folder.join("admin-port"))
+                    .args(&self.flags);
                 (command, Vec::new())
             }
         };

@@ -7,7 +7,7 @@ use axum::extract::State as Of;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use ringside_api::settings::FieldInEffect;
+use ringside_api::settings::{FieldInEffect, Source};
 use ringside_api::{Config, Patch, Relay};
 use serde::Serialize;
 
@@ -28,12 +28,26 @@ struct Document<'a> {
     sources: BTreeMap<&'static str, String>,
     /// Where the configuration came from.
     origin: String,
+    /// What policies assign, where anything was ever assigned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policies: Option<Policies<'a>>,
     generation: u64,
     hash: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_error: Option<&'a str>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     waiting_for_restart: &'a [String],
+}
+
+/// What policies assign.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Policies<'a> {
+    /// The RelayPolicy; empty where none applies.
+    relay_policy: &'a str,
+    hash: &'a str,
+    /// Where that was found: `controller`, or for want of it `state folder` or `pod annotation`.
+    found_in: &'static str,
 }
 
 /// The name of the place that a configuration came from.
@@ -51,7 +65,14 @@ fn document<'a>(now: &'a InEffect, admin: Option<String>) -> Document<'a> {
         workers,
         ..
     } = &*now.config;
-    let source = |field: FieldInEffect| (field.field, field.source.to_string());
+    let policy = now
+        .assignment
+        .as_ref()
+        .map_or("", |assignment| &assignment.assigned.policy);
+    let source = |field: FieldInEffect| match field.source {
+        Source::Policy => (field.field, format!("RelayPolicy {policy}")),
+        source => (field.field, source.to_string()),
+    };
     Document {
         relays,
         settings: Patch::from(now.resolved.settings),
@@ -60,6 +81,11 @@ fn document<'a>(now: &'a InEffect, admin: Option<String>) -> Document<'a> {
         workers: workers.to_string(),
         sources: now.resolved.fields().into_iter().map(source).collect(),
         origin: origin(&now.origin),
+        policies: now.assignment.as_ref().map(|assignment| Policies {
+            relay_policy: &assignment.assigned.policy,
+            hash: &assignment.assigned.hash,
+            found_in: assignment.from.label(),
+        }),
         generation: now.generation,
         hash: now.resolved.settings.hash(),
         last_error: now.last_refusal.as_ref().map(|r| r.sentence.as_str()),

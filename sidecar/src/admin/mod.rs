@@ -5,6 +5,7 @@
 
 mod config;
 mod connections;
+mod controller;
 mod drain;
 mod log_level;
 mod metrics;

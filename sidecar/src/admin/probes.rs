@@ -36,5 +36,6 @@ pub(super) async fn startupz(Of(state): Of<Arc<State>>) -> Answer {
     answer(Judgement {
         ready: started,
         reason: if started { "started" } else { "starting" }.to_owned(),
+        ..state.liveness()
     })
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use socket2::SockAddr;
 
 use super::config::origin;
+use super::controller::{self, Controller};
 use crate::backend::Outcome;
 use crate::backend::choice::BackendReport;
 use crate::flow::CloseReason;
@@ -41,6 +42,9 @@ pub(super) struct Status {
     workers: Vec<Worker>,
     relays: Vec<Relay>,
     settings: Settings,
+    /// Only with a controller.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    controller: Option<Controller>,
 }
 
 #[derive(Debug, Serialize)]
@@ -158,6 +162,7 @@ fn status(state: &State) -> Status {
             .collect(),
         relays: relays(state, &counted),
         settings: settings(state),
+        controller: controller::controller(state),
     }
 }
 

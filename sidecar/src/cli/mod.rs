@@ -2,6 +2,7 @@
 //! failures into sentences and exit codes, and knows nothing else about any.
 
 mod check;
+mod controller;
 mod relay;
 
 use std::process::ExitCode;
@@ -31,7 +32,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Relay(relay::Arguments),
+    Relay(Box<relay::Arguments>),
     Check(check::Arguments),
     /// Show the whole story on this machine, in about half a minute.
     ///
@@ -62,7 +63,7 @@ impl From<anyhow::Error> for Failure {
 pub(crate) fn main() -> ExitCode {
     let epoch = Instant::now();
     let done = match Arguments::parse().command {
-        Command::Relay(arguments) => relay::run(arguments, epoch),
+        Command::Relay(arguments) => relay::run(*arguments, epoch),
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo => demo(),
     };

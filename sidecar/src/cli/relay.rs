@@ -76,6 +76,9 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "PATH", env = "RINGSIDE_ADMIN_PORT_FILE")]
     admin_port_file: Option<PathBuf>,
 
+    #[command(flatten)]
+    controller: super::controller::Flags,
+
     /// Which log lines are written: off, error, warn, info, debug, trace, or directives such as info,ringside::worker=debug
     #[arg(
         long,
@@ -140,6 +143,7 @@ pub(super) fn run(arguments: Arguments, epoch: Instant) -> Result<(), Failure> {
                 .to_owned(),
         ));
     }
+    let controller = arguments.controller.check()?;
     let (log, _log_end) =
         logging::start(&arguments.log_level, arguments.log_format).map_err(anyhow::Error::msg)?;
     let ended = process::run(Options {
@@ -147,6 +151,7 @@ pub(super) fn run(arguments: Arguments, epoch: Instant) -> Result<(), Failure> {
         config,
         file,
         overrides,
+        controller,
         admin_port_file: arguments.admin_port_file,
         log,
         log_level: arguments.log_level,

@@ -8,6 +8,7 @@ pub mod backoff;
 pub mod batch;
 pub mod budget;
 pub mod gate;
+pub mod leave;
 pub mod rate;
 pub mod readiness;
 pub mod shed;

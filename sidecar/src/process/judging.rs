@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use crate::pressure::readiness::{Verdict, overall};
+use ringside_api::sync::Leave;
+
+use crate::pressure::leave::{By, Stand, Why};
+use crate::pressure::readiness::{Pressed, Verdict, overall};
 use crate::time::Time;
 use crate::worker::stats::WorkerStats;
 
@@ -54,52 +57,96 @@ pub struct Judgement {
     pub ready: bool,
     /// Why it is no; `ready` where it is yes and nothing is to be said.
     pub reason: String,
+    /// The kind of reason, one of a few words.
+    pub cause: &'static str,
+    /// Where it stands on leaving for pressure.
+    pub leave: Leave,
 }
 
 impl Judgement {
-    fn no(reason: String) -> Self {
+    fn new(ready: bool, cause: &'static str, reason: String) -> Self {
         Judgement {
-            ready: false,
+            ready,
             reason,
+            cause,
+            leave: Leave::Stays,
         }
     }
 }
 
-/// Whether new connections should come here. `listening` says how many relays listen and how many should.
+/// Whether pressure alone is a reason to be unready; then nobody is asked who would not leave.
+pub fn wants_to_leave(phase: Phase, workers: &[WorkerView], listening: (usize, usize)) -> bool {
+    let serves = phase == Phase::Serving && (listening.0 > 0 || listening.1 == 0);
+    serves && !overall(workers.iter().map(|worker| worker.verdict)).ready
+}
+
+/// Whether new connections should come here. `listening` says how many relays listen and how many should; `stand`, where the
+/// pod stands on leaving by [`wants_to_leave`].
 pub fn readiness(
     phase: Phase,
-    workers: impl IntoIterator<Item = WorkerView>,
+    workers: &[WorkerView],
     listening: (usize, usize),
+    stand: &Stand,
     now: Time,
 ) -> Judgement {
+    let no = |cause, reason: &str| Judgement::new(false, cause, reason.to_owned());
     match phase {
-        Phase::Starting => return Judgement::no("starting".to_owned()),
-        Phase::Draining => return Judgement::no("draining".to_owned()),
+        Phase::Starting => return no("starting", "starting"),
+        Phase::Draining => return no("draining", "draining"),
         Phase::Serving => {}
     }
     if listening.0 == 0 && listening.1 > 0 {
-        return Judgement::no("no relay can listen; /statusz says why".to_owned());
+        return no("not listening", "no relay can listen; /statusz says why");
     }
-    let overall = overall(workers.into_iter().map(|worker| worker.verdict));
-    let pressed = overall.pressed.map(|pressed| {
-        let (worker, percent) = (pressed.worker, pressed.share_percent);
-        let seconds = now.saturating_since(pressed.since).as_secs_f64();
-        if percent == 0 {
-            return format!(
-                "worker {worker} recovers from sustained pushback that began {seconds:.1} s ago; it has to stay quiet for readiness.recoverAfter"
-            );
-        }
-        format!(
-            "worker {worker} under sustained pushback for {seconds:.1} s ({percent} % of submissions)"
-        )
-    });
-    Judgement {
-        ready: overall.ready,
-        reason: match pressed {
-            Some(pressed) if overall.ready => format!("ready; {pressed}"),
-            Some(pressed) => pressed,
-            None => "ready".to_owned(),
+    let overall = overall(workers.iter().map(|worker| worker.verdict));
+    let Some(pressed) = overall.pressed else {
+        return Judgement::new(true, "ready", "ready".to_owned());
+    };
+    let pressed = told(&pressed, now);
+    match stand {
+        // Pressure is only reported.
+        Stand::Stays => Judgement::new(true, "reported", format!("ready; {pressed}")),
+        Stand::Wants(why) => Judgement {
+            leave: Leave::Wants,
+            ..Judgement::new(true, "stays", format!("ready; {pressed}; {}", stays(why)))
         },
+        Stand::Away(by) => Judgement {
+            leave: Leave::Away,
+            ..Judgement::new(
+                false,
+                "away",
+                match by {
+                    By::Own => pressed,
+                    By::Grant => format!("{pressed}; the controller lets it leave"),
+                    By::Permit => format!(
+                        "{pressed}; it leaves by its permit, as the controller does not answer"
+                    ),
+                },
+            )
+        },
+    }
+}
+
+fn told(pressed: &Pressed, now: Time) -> String {
+    let (worker, percent) = (pressed.worker, pressed.share_percent);
+    let seconds = now.saturating_since(pressed.since).as_secs_f64();
+    if percent == 0 {
+        return format!(
+            "worker {worker} recovers from sustained pushback that began {seconds:.1} s ago; it has to stay quiet for readiness.recoverAfter"
+        );
+    }
+    format!(
+        "worker {worker} under sustained pushback for {seconds:.1} s ({percent} % of submissions)"
+    )
+}
+
+fn stays(why: &Why) -> String {
+    match why {
+        Why::Asks => "it would leave, and asks the controller".to_owned(),
+        Why::Denied(why) => format!("it would leave, and the controller denies it: {why}"),
+        Why::NoPermit => {
+            "it would leave, but the controller does not answer and has given it no permit to go without".to_owned()
+        }
     }
 }
 
@@ -108,21 +155,20 @@ pub fn liveness(workers: impl IntoIterator<Item = WorkerView>, now: Time) -> Jud
     for (index, worker) in workers.into_iter().enumerate() {
         let still = now.saturating_since(worker.last_turn);
         if still > LOOP_STOPPED_AFTER {
-            return Judgement::no(format!(
+            let reason = format!(
                 "the loop of worker {index} has not turned for {:.0} s",
                 still.as_secs_f64()
-            ));
+            );
+            return Judgement::new(false, "stopped", reason);
         }
     }
-    Judgement {
-        ready: true,
-        reason: "alive".to_owned(),
-    }
+    Judgement::new(true, "alive", "alive".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pressure::leave::{Leaving, Rule};
 
     fn at(seconds: f64) -> Time {
         Time::ZERO.saturating_add(Duration::from_secs_f64(seconds))
@@ -149,11 +195,23 @@ mod tests {
         }
     }
 
+    /// Judges a process without a controller.
+    fn readiness(
+        phase: Phase,
+        workers: &[WorkerView],
+        listening: (usize, usize),
+        now: Time,
+    ) -> Judgement {
+        let wants = wants_to_leave(phase, workers, listening);
+        let stand = Leaving::new(Rule::Own, false).judge(wants, now);
+        super::readiness(phase, workers, listening, &stand, now)
+    }
+
     #[test]
     fn one_pressed_worker_is_enough_and_is_named() {
         let judged = readiness(
             Phase::Serving,
-            [calm(), pressed(61, 1.8, false)],
+            &[calm(), pressed(61, 1.8, false)],
             (1, 1),
             at(5.0),
         );
@@ -166,19 +224,44 @@ mod tests {
 
     #[test]
     fn where_pushback_is_only_reported_it_is_told_and_changes_nothing() {
-        let judged = readiness(Phase::Serving, [pressed(61, 0.0, true)], (1, 1), at(2.0));
+        let judged = readiness(Phase::Serving, &[pressed(61, 0.0, true)], (1, 1), at(2.0));
         assert!(judged.ready);
         assert!(judged.reason.starts_with("ready; worker 0"), "{judged:?}");
     }
 
     #[test]
     fn a_process_that_starts_ends_or_listens_nowhere_is_unready() {
-        let judge = |phase, listening| readiness(phase, [calm()], listening, at(1.0));
+        let judge = |phase, listening| readiness(phase, &[calm()], listening, at(1.0));
         assert_eq!(judge(Phase::Starting, (0, 1)).reason, "starting");
         assert_eq!(judge(Phase::Draining, (1, 1)).reason, "draining");
         assert!(!judge(Phase::Serving, (0, 1)).ready);
         assert!(judge(Phase::Serving, (1, 2)).ready);
         assert_eq!(judge(Phase::Serving, (1, 1)).reason, "ready");
+    }
+
+    #[test]
+    fn one_that_may_not_leave_stays_and_says_why() {
+        let workers = [pressed(61, 0.0, false)];
+        let judge = |stand| super::readiness(Phase::Serving, &workers, (1, 1), &stand, at(2.0));
+        let denied = judge(Stand::Wants(Why::Denied("3 of 6 are away".into())));
+        assert!(denied.ready && denied.leave == Leave::Wants);
+        assert!(
+            denied
+                .reason
+                .ends_with("the controller denies it: 3 of 6 are away"),
+            "{denied:?}"
+        );
+        let away = judge(Stand::Away(By::Permit));
+        assert!(!away.ready && away.leave == Leave::Away);
+        // Who ends, or serves nobody, has nothing to ask.
+        for (phase, listening) in [
+            (Phase::Starting, (0, 1)),
+            (Phase::Draining, (1, 1)),
+            (Phase::Serving, (0, 1)),
+        ] {
+            assert!(!wants_to_leave(phase, &workers, listening));
+        }
+        assert!(wants_to_leave(Phase::Serving, &workers, (1, 1)));
     }
 
     #[test]

@@ -10,6 +10,8 @@ pub mod drain;
 pub mod judging;
 pub mod run;
 pub mod state;
+mod synced;
+mod taking;
 
 pub use run::{AdminListener, Ended, Options, Overrides, run};
 pub use state::State;

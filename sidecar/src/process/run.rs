@@ -13,13 +13,15 @@ use ringside_api::{BackendChoice, Config, Workers};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::applying::{RETRY, Relays};
-use super::judging::Phase;
 use super::state::{Made, State};
-use super::{access_lines, cpus, drain};
+use super::synced::Synced;
+use super::{access_lines, cpus, drain, taking};
 use crate::admin;
 use crate::backend::descriptors;
 use crate::logging::{LogControl, LogLevel};
+use crate::pressure::leave::{Leaving, Rule};
 use crate::pressure::sources::{Telling, Told};
+use crate::settings::controller::{self, Controller, Kept};
 use crate::settings::{Change, Live, Loaded, Origin, Watch};
 use crate::worker::access_log::AccessLog;
 use crate::worker::shared::Shared;
@@ -80,6 +82,8 @@ pub struct Options {
     pub file: Option<(PathBuf, Loaded)>,
     /// What overrides it.
     pub overrides: Overrides,
+    /// The controller to speak with, if there is one.
+    pub controller: Option<Controller>,
     /// Where to write the admin listener's address once the process is ready.
     pub admin_port_file: Option<PathBuf>,
     /// The log.
@@ -108,6 +112,14 @@ pub fn run(options: Options) -> anyhow::Result<Ended> {
         None => Origin::CommandLine,
     };
     let live = Arc::new(Live::new(config.clone(), origin)?);
+    let kept = options
+        .controller
+        .as_ref()
+        .map(|controller| begin_with(&live, controller));
+    let leaving = match &kept {
+        Some(kept) => Leaving::new(Rule::Asked, kept.permit),
+        None => Leaving::new(Rule::Own, false),
+    };
     let limit = descriptors::raise_limit().unwrap_or(u64::from(u32::MAX));
     let listener = match options.overrides.admin {
         Some(AdminListener::Off) => None,
@@ -126,17 +138,41 @@ pub fn run(options: Options) -> anyhow::Result<Ended> {
         relays: Relays::new(team.clone()).context("the resolver's thread cannot be started")?,
         team,
         live,
+        leaving,
+        view: kept.is_some().then(Default::default),
         admin,
         log: options.log.clone(),
         log_level: options.log_level.clone(),
     }));
-    let ended = runtime.block_on(live_through(&state, listener, &options))?;
+    let ended = runtime.block_on(live_through(&state, listener, &options, kept))?;
     if ended == Ended::Drained {
         // The workers are gone, and this is the last who could write: its end is the end of the log.
         drop(access_log);
         let _ = writer.join();
     }
     Ok(ended)
+}
+
+/// Lays what policies assigned last over the configuration, before any worker starts; returns what an earlier process kept.
+fn begin_with(live: &Live, controller: &Controller) -> Kept {
+    let first = controller::first(controller);
+    for sentence in &first.passed_over {
+        tracing::warn!("{sentence}; it is passed over");
+    }
+    for assignment in first.assignments {
+        let (from, policy) = (assignment.from.label(), assignment.assigned.policy.clone());
+        match live.assign(Ok(assignment)) {
+            Ok(_) => {
+                tracing::info!(from, policy, "beginning with what policies assigned last");
+                break;
+            }
+            Err(refused) => tracing::error!(
+                "what policies assigned, as the {from} has it, is refused: {}",
+                refused.why
+            ),
+        }
+    }
+    first.kept
 }
 
 fn start_workers(
@@ -215,10 +251,17 @@ async fn live_through(
     state: &Arc<State>,
     listener: Option<TcpListener>,
     options: &Options,
+    kept: Option<Kept>,
 ) -> anyhow::Result<Ended> {
     let signals = Signals::take_over()?;
     if let Some(listener) = listener {
         admin::serve(listener, state.clone())?;
+    }
+    if let (Some(controller), Some(kept), Some(view)) = (&options.controller, kept, &state.view) {
+        let (state, view) = (state.clone(), view.clone());
+        let host = Arc::new(Synced { state, view });
+        // It ends with the runtime: a pod that drains still says so.
+        tokio::spawn(controller::work(controller.clone(), kept, host));
     }
     let serves = async {
         let watch = tokio::select! {
@@ -276,7 +319,7 @@ async fn start(state: &Arc<State>, options: &Options) -> anyhow::Result<Option<W
     };
     let (taker, overrides) = (state.clone(), options.overrides.clone());
     let on_change =
-        move |change: Change| take(&taker, change.map(|config| overrides.over(&config)));
+        move |change: Change| taking::take(&taker, change.map(|config| overrides.over(&config)));
     let watch = Watch::start(path, loaded, on_change)
         .context("the thread that watches the configuration cannot be started")?;
     Ok(Some(watch))
@@ -295,52 +338,6 @@ fn require_descriptors(state: &State) -> anyhow::Result<()> {
         );
     }
     Ok(())
-}
-
-/// Takes a changed configuration, or says why not.
-fn take(state: &State, change: Change) {
-    if state.phase() == Phase::Draining {
-        tracing::info!("the configuration changed, and is not taken: the process ends");
-        return;
-    }
-    let waiting_before = state.live.now().waiting_for_restart.clone();
-    match state.live.apply(change) {
-        Ok(difference) => {
-            let now = state.live.now();
-            let names = |relays: &[ringside_api::Relay]| -> Vec<String> {
-                relays.iter().map(|relay| relay.name.clone()).collect()
-            };
-            let changed: Vec<&str> = difference
-                .changed
-                .iter()
-                .map(|change| change.after.name.as_str())
-                .collect();
-            tracing::info!(
-                generation = now.generation,
-                hash = now.resolved.settings.hash(),
-                added = ?names(&difference.added),
-                removed = ?names(&difference.removed),
-                ?changed,
-                settings_changed = difference.settings_changed,
-                "configuration taken"
-            );
-            for waiting in &now.waiting_for_restart {
-                if !waiting_before.contains(waiting) {
-                    tracing::warn!("{waiting}");
-                }
-            }
-            if difference.settings_changed {
-                state.team.apply(&now.resolved.settings);
-            }
-            state.relays.apply(&now.config.relays);
-        }
-        Err(refusal) => tracing::error!(
-            line = refusal.line,
-            field = refusal.field,
-            "{}; the last good configuration stays",
-            refusal.sentence
-        ),
-    }
 }
 
 /// Tells of changes of readiness, and returns when a worker is lost.

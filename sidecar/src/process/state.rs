@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use tokio::sync::watch;
@@ -12,7 +12,9 @@ use tokio::sync::watch;
 use super::applying::Relays;
 use super::judging::{self, Judgement, Phase, WorkerView};
 use crate::logging::{LogControl, LogLevel};
+use crate::pressure::leave::Leaving;
 use crate::settings::Live;
+use crate::settings::controller::View;
 use crate::time::Time;
 use crate::worker::team::Team;
 
@@ -29,8 +31,13 @@ pub struct State {
     pub relays: Relays,
     /// Its configuration.
     pub live: Arc<Live>,
+    /// What is seen of the controller, if there is one.
+    pub view: Option<Arc<View>>,
     /// Where the admin listener is, if there is one.
     pub admin: Option<SocketAddr>,
+    leaving: Mutex<Leaving>,
+    /// Held while other settings are taken: workers are told in the order in which they took effect.
+    taking: Mutex<()>,
     phase: AtomicU8,
     flips: AtomicU64,
     log: LogControl,
@@ -45,6 +52,8 @@ pub(crate) struct Made {
     pub(crate) team: Arc<Team>,
     pub(crate) relays: Relays,
     pub(crate) live: Arc<Live>,
+    pub(crate) leaving: Leaving,
+    pub(crate) view: Option<Arc<View>>,
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) log: LogControl,
     pub(crate) log_level: LogLevel,
@@ -58,6 +67,9 @@ impl State {
             team: made.team,
             relays: made.relays,
             live: made.live,
+            view: made.view,
+            leaving: Mutex::new(made.leaving),
+            taking: Mutex::new(()),
             admin: made.admin,
             phase: AtomicU8::new(Phase::Starting as u8),
             flips: AtomicU64::new(0),
@@ -126,12 +138,11 @@ impl State {
         } else {
             self.team.relays().len()
         };
-        let mut judged = judging::readiness(
-            self.phase(),
-            self.workers(),
-            (listening, wanted),
-            self.now(),
-        );
+        let workers: Vec<WorkerView> = self.workers().collect();
+        let listening = (listening, wanted);
+        let wants = judging::wants_to_leave(self.phase(), &workers, listening);
+        let stand = self.leaving().judge(wants, self.now());
+        let mut judged = judging::readiness(self.phase(), &workers, listening, &stand, self.now());
         if judged.ready {
             // Told, and no reason to be unready: it is the application's, whose own probes speak for it.
             for relay in self.team.relays().iter().filter(|relay| !relay.listens()) {
@@ -140,6 +151,16 @@ impl State {
             }
         }
         judged
+    }
+
+    /// Where it stands on leaving its Services for pressure.
+    pub fn leaving(&self) -> MutexGuard<'_, Leaving> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps others from taking settings meanwhile.
+    pub(crate) fn taking(&self) -> MutexGuard<'_, ()> {
+        self.taking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether every worker's loop still turns.

@@ -2,6 +2,8 @@
 //! It owns "the last good one stays"; it never touches a socket, and who listens or relays learns of a change from the
 //! [`Difference`].
 
+pub mod assignment;
+pub mod controller;
 pub mod difference;
 pub mod file;
 pub mod watch;
@@ -10,8 +12,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use ringside_api::sync::RefusedOffer;
 use ringside_api::{Config, ConfigError, Resolved};
 
+pub use assignment::{Assignment, FoundIn};
 pub use difference::{Difference, RelayChange, diff};
 pub use file::{LoadError, Loaded, load};
 pub use watch::{Change, Watch};
@@ -52,8 +56,12 @@ impl From<&LoadError> for Refusal {
 pub struct InEffect {
     /// The configuration that runs. Fields that need a restart are as they were at the start.
     pub config: Arc<Config>,
-    /// Its settings over the defaults, and where each came from.
+    /// What policies assign, over its settings, over the defaults; and where each came from.
     pub resolved: Arc<Resolved>,
+    /// What policies assign, where anything was ever assigned.
+    pub assignment: Option<Arc<Assignment>>,
+    /// The last offer of the controller that was refused; `None` once a good one came.
+    pub refused_offer: Option<RefusedOffer>,
     /// Where the configuration came from.
     pub origin: Origin,
     /// 1 at the start, one more with each change that took effect.
@@ -85,6 +93,8 @@ impl Live {
         let in_effect = InEffect {
             config,
             resolved,
+            assignment: None,
+            refused_offer: None,
             origin,
             generation: 1,
             last_refusal: None,
@@ -128,9 +138,18 @@ impl Live {
 }
 
 impl InEffect {
+    /// The kind of place that was believed last, for a metric.
+    pub fn source(&self) -> &'static str {
+        match (&self.assignment, &self.origin) {
+            (Some(_), _) => "controller",
+            (None, Origin::File(_)) => "file",
+            (None, Origin::CommandLine) => "command line",
+        }
+    }
+
     /// Lets `offered` take effect, all of it that can while the process runs; or nothing of it.
     fn take(&mut self, offered: &Config) -> Result<Difference, Refusal> {
-        let difference = diff(&self.config, offered);
+        let mut difference = diff(&self.config, offered);
         let config = Config {
             admin: self.config.admin,
             backend: self.config.backend,
@@ -138,11 +157,14 @@ impl InEffect {
             ..offered.clone()
         };
         // It was allowed as a whole; beside what stays it may not be, such as a relay on the old admin port.
-        let resolved = config.check().and_then(|()| config.resolve_settings()).map_err(|error| Refusal {
+        config.check().map_err(|error| Refusal {
             sentence: format!("the configuration is refused together with what can only change at a restart: {error}"),
             line: None,
             field: error.problems().first().map_or(String::new(), |problem| problem.field.clone()),
         })?;
+        let resolved = assignment::resolve(self.assignment.as_deref(), &config)
+            .map_err(assignment::refuse_file)?;
+        difference.settings_changed = resolved.settings != self.resolved.settings;
         self.waiting_for_restart = difference
             .needs_restart
             .iter()

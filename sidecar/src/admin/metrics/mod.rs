@@ -2,6 +2,7 @@
 //!
 //! Labels take their values from fixed lists, workers and relays; none is an address or a connection.
 
+mod controller;
 mod families;
 mod process_figures;
 mod relays;
@@ -75,6 +76,7 @@ impl Collector for Figures {
     fn collect(&self) -> Vec<MetricFamily> {
         let mut families = Families::default();
         whole::add(&mut families, &self.state);
+        controller::add(&mut families, &self.state);
         workers::add(&mut families, &self.state.team);
         relays::add(&mut families, &self.state);
         let shared = self.state.team.shared();

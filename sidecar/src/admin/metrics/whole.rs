@@ -3,10 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use super::families::{Families, Kind};
-use crate::admin::config::origin;
 use crate::process::State;
 use crate::process::judging::Phase;
-use crate::settings::Origin;
 use crate::worker::team::RelayCounts;
 
 pub(super) const BUILD_INFO_HELP: &str = "Always 1; the version and commit of this build.";
@@ -142,19 +140,19 @@ fn limits(families: &mut Families, state: &State) {
 fn settings(families: &mut Families, state: &State) {
     let now = state.live.now();
     // Not the path, which may be anything: the kind of place.
-    let source = match now.origin {
-        Origin::CommandLine => origin(&now.origin),
-        Origin::File(_) => "file".to_owned(),
-    };
+    let policy = now
+        .assignment
+        .as_ref()
+        .map_or("", |assignment| &assignment.assigned.policy);
     let hash = now.resolved.settings.hash();
     families
         .family(
             "ringside_settings_info",
-            "Always 1; where the settings in effect come from, the policy they belong to (none without a controller), and their fingerprint.",
+            "Always 1; where the settings in effect come from, the RelayPolicy that applies (empty where none does), and their fingerprint.",
             Kind::Gauge,
         )
         .add(
-            &[("source", &source), ("policy", ""), ("hash", &hash)],
+            &[("source", now.source()), ("policy", policy), ("hash", &hash)],
             1.0,
         );
     level(
@@ -172,7 +170,7 @@ fn settings(families: &mut Families, state: &State) {
     count(
         families,
         "ringside_settings_errors_total",
-        "Configurations that were refused, so that the last good one stayed in effect, and relays of taken ones that could not be opened (ringside_relays_unopened has those that still are not).",
+        "Configurations and offers of the controller that were refused, so that the last good one stayed in effect, and relays of taken ones that could not be opened (ringside_relays_unopened has those that still are not).",
         now.refusals_total + state.relays.failures_total(),
     );
     level(

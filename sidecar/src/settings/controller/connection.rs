@@ -1,0 +1,150 @@
+//! A connection to the controller: TCP, TLS, HTTP/2, within a time. It owns the socket and the task that drives it; dropping it ends
+//! both.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+
+use super::failure::Failure;
+use super::trust::{self, Trust};
+use super::{Controller, Host};
+
+/// How long TCP, TLS and HTTP/2 may take together.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often the connection is tried while nothing comes.
+const PING_EVERY: Duration = Duration::from_secs(10);
+
+/// How long the answer to that may take.
+const PING_LIMIT: Duration = Duration::from_secs(5);
+
+/// The window of the one stream that there is at a time, in bytes: what a controller can make this side hold.
+const WINDOW_BYTES: u32 = 64 << 10;
+
+/// The most bytes of an answer's head.
+const HEAD_BYTES_MAX: u32 = 16 << 10;
+
+/// An open connection.
+pub(super) struct Connection {
+    pub(super) sender: SendRequest<Body>,
+    /// The other end.
+    pub(super) peer: SocketAddr,
+    driver: JoinHandle<()>,
+    _descriptor: Descriptor,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// A descriptor that counts towards the process's limit for as long as this lives.
+struct Descriptor(Arc<dyn Host>);
+
+impl Descriptor {
+    fn of(host: &Arc<dyn Host>) -> Self {
+        host.count_descriptors(1);
+        Self(host.clone())
+    }
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        self.0.count_descriptors(-1);
+    }
+}
+
+impl Connection {
+    /// Connects to `leader`, or to where the controller is said to be.
+    pub(super) async fn open(
+        controller: &Controller,
+        host: &Arc<dyn Host>,
+        leader: Option<SocketAddr>,
+        trust: &Trust,
+    ) -> Result<Self, Failure> {
+        let opening = Self::open_unbounded(controller, host, leader, trust);
+        let opened = tokio::time::timeout(CONNECT_LIMIT, opening).await;
+        opened.unwrap_or_else(|_| {
+            Err(Failure::TimedOut(format!(
+                "there was no connection to {} within {CONNECT_LIMIT:?}; a NetworkPolicy may be in the way",
+                place(controller, leader)
+            )))
+        })
+    }
+
+    async fn open_unbounded(
+        controller: &Controller,
+        host: &Arc<dyn Host>,
+        leader: Option<SocketAddr>,
+        trust: &Trust,
+    ) -> Result<Self, Failure> {
+        let unreachable = |error: io::Error| {
+            Failure::Unreachable(format!("{}: {error}", place(controller, leader)))
+        };
+        let descriptor = Descriptor::of(host);
+        let stream = match leader.or(controller.connect_to) {
+            Some(address) => TcpStream::connect(address).await.map_err(unreachable)?,
+            None => by_name(controller).await.map_err(unreachable)?,
+        };
+        let peer = stream.peer_addr().map_err(unreachable)?;
+        let name = &controller.address.name;
+        let stream = TlsConnector::from(trust.tls.clone())
+            .connect(name.clone(), stream)
+            .await
+            .map_err(|error| trust::failure(&error, &name.to_str()))?;
+        if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+            return Err(Failure::Untrusted(format!(
+                "{peer} does not speak HTTP/2: the address is another server's"
+            )));
+        }
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_LIMIT)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(2 * WINDOW_BYTES)
+            .max_header_list_size(HEAD_BYTES_MAX)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| Failure::Unreachable(format!("{peer}: {error}")))?;
+        // How it ends is told by the call that it takes with it.
+        let driver = tokio::spawn(async move { drop(connection.await) });
+        Ok(Self {
+            sender,
+            peer,
+            driver,
+            _descriptor: descriptor,
+        })
+    }
+}
+
+/// Where a connection is to lead, for a sentence.
+fn place(controller: &Controller, leader: Option<SocketAddr>) -> String {
+    match leader.or(controller.connect_to) {
+        Some(address) => format!("{} at {address}", controller.address),
+        None => controller.address.to_string(),
+    }
+}
+
+async fn by_name(controller: &Controller) -> io::Result<TcpStream> {
+    let address = &controller.address;
+    let name = address.name.to_str();
+    let mut last = io::Error::other(format!("{name} has no address"));
+    for address in lookup_host((name.as_ref(), address.port)).await? {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
