@@ -276,7 +276,9 @@ impl FromStr for Relay {
                 let version = quoted(version);
                 return refuse(
                     given,
-                    format_args!("asks for the PROXY protocol {version}: write ?proxy=v2, or leave it out"),
+                    format_args!(
+                        "asks for the PROXY protocol {version}: write ?proxy=v2, or leave it out"
+                    ),
                 );
             }
         };

@@ -3,3 +3,4 @@
 //! It speaks with the API server and with sidecars, and never touches the data path: without it traffic goes on.
 
 pub mod generated;
+pub mod inject;
