@@ -2,5 +2,6 @@
 //!
 //! It speaks with the API server and with sidecars, and never touches the data path: without it traffic goes on.
 
+pub mod admission;
 pub mod generated;
 pub mod inject;
