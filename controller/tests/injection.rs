@@ -2,7 +2,7 @@
 //!
 //! For each: nothing of it is lost or changed, a second time changes nothing, and what is added and warned of is in `injection/golden/`, which
 //! `RINGSIDE_GOLDEN=write cargo test -p ringside-controller --test injection` writes anew. A sidecar is shown by what differs from the one of
-//! `plain.yaml`, which is shown whole. A manifest's second line may hold flags.
+//! `plain.yaml`, or without a controller of `standalone.yaml`; those are shown whole. A manifest's second line may hold flags.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,6 +15,9 @@ use serde_json::{Map, Value, json};
 
 /// As many as there must be at least: a folder that is not found would pass otherwise.
 const FIXTURES_LEAST: usize = 60;
+
+/// The longest warning that an API server shows whole.
+const WARNING_BYTES_MOST: usize = 256;
 
 const STAMPS: [&str; 3] = [
     "ringside.dev/injected",
@@ -121,7 +124,7 @@ fn added(before: &Value, after: &Value, at: &str) -> Result<Option<Value>, Strin
             if old.next().is_some() {
                 return lost();
             }
-            Ok(Some(Value::Object(found)))
+            Ok(Some(Value::Object(found)).filter(|found| *found != json!({})))
         }
         // kubectl reads it as octal.
         (Value::String(mode), Value::Number(number)) if at.to_lowercase().ends_with("mode") => {
@@ -171,28 +174,59 @@ fn difference(base: &Value, other: &Value) -> Option<Value> {
     }
 }
 
-/// The additions with each sidecar and volume shown by what differs from the plain ones.
-fn shortened(value: &Value, plain: &Value) -> Value {
-    let spec = |path: &str| plain.pointer(path).unwrap();
-    let (sidecar, volumes) = (spec("/spec/initContainers/0"), spec("/spec/volumes"));
-    match value {
-        Value::Object(fields)
-            if fields.get("name") == sidecar.get("name") && fields.contains_key("env") =>
-        {
-            json!({"the sidecar of plain.yaml, but for": difference(&keyed(sidecar), &keyed(value)).unwrap_or(json!("nothing"))})
+/// The sidecars that others are compared with.
+struct Known {
+    /// With a controller.
+    plain: Value,
+    /// Without one.
+    standalone: Value,
+}
+
+impl Known {
+    fn new(program: &Program) -> Self {
+        let injected = |name: &str| {
+            let manifest = fs::read_to_string(folder().join(name)).unwrap();
+            let (injected, _) = program.inject(&manifest, &flags(&manifest)).unwrap();
+            documents(&injected).remove(0)
+        };
+        Self {
+            plain: injected("plain.yaml"),
+            standalone: injected("standalone.yaml"),
         }
-        Value::Object(_) if volumes.as_array().unwrap().contains(value) => {
-            json!(format!("{} of plain.yaml", value["name"].as_str().unwrap()))
+    }
+
+    /// Additions in which each sidecar and volume is shown by what differs.
+    fn shortened(&self, value: &Value) -> Value {
+        let volumes = self.plain["spec"]["volumes"].as_array().unwrap();
+        match value {
+            Value::Object(fields)
+                if fields.get("name") == Some(&json!("ringside")) && fields.contains_key("env") =>
+            {
+                let has_controller = by_name(&fields["env"]).get("RINGSIDE_CONTROLLER").is_some();
+                let (base, name) = if has_controller {
+                    (&self.plain, "plain.yaml")
+                } else {
+                    (&self.standalone, "standalone.yaml")
+                };
+                let base = &base["spec"]["initContainers"][0];
+                match difference(&keyed(base), &keyed(value)) {
+                    None => json!(format!("the sidecar of {name}")),
+                    Some(differs) => json!({format!("the sidecar of {name}, but for"): differs}),
+                }
+            }
+            Value::Object(_) if volumes.contains(value) => {
+                json!(format!("{} of plain.yaml", value["name"].as_str().unwrap()))
+            }
+            Value::Object(fields) => {
+                let short = |(key, value): (&String, &Value)| (key.clone(), self.shortened(value));
+                Value::Object(fields.iter().map(short).collect())
+            }
+            Value::Array(members) => members
+                .iter()
+                .map(|member| self.shortened(member))
+                .collect(),
+            _ => value.clone(),
         }
-        Value::Object(fields) => {
-            let short = |(key, value): (&String, &Value)| (key.clone(), shortened(value, plain));
-            Value::Object(fields.iter().map(short).collect())
-        }
-        Value::Array(members) => members
-            .iter()
-            .map(|member| shortened(member, plain))
-            .collect(),
-        _ => value.clone(),
     }
 }
 
@@ -203,7 +237,7 @@ fn flags(manifest: &str) -> Vec<&str> {
 }
 
 /// What the golden file of a manifest should say.
-fn golden(program: &Program, name: &str, manifest: &str, plain: &Value) -> Result<String, String> {
+fn golden(program: &Program, name: &str, manifest: &str, known: &Known) -> Result<String, String> {
     let flags = flags(manifest);
     let (injected, warnings) = program.inject(manifest, &flags)?;
     let (again, _) = program.inject(&injected, &flags)?;
@@ -216,6 +250,15 @@ fn golden(program: &Program, name: &str, manifest: &str, plain: &Value) -> Resul
     if before.len() != after.len() {
         return Err(format!("{} documents became {}", before.len(), after.len()));
     }
+    let texts = warnings
+        .lines()
+        .filter_map(|line| line.splitn(3, ": ").nth(2));
+    if let Some(long) = texts
+        .into_iter()
+        .find(|text| text.len() > WARNING_BYTES_MOST)
+    {
+        return Err(format!("an API server would cut this warning: {long}"));
+    }
     let mut text = warnings;
     let mut was_added = false;
     for (before, after) in before.iter().zip(&after) {
@@ -223,8 +266,8 @@ fn golden(program: &Program, name: &str, manifest: &str, plain: &Value) -> Resul
             continue;
         };
         was_added = true;
-        if name != "plain" {
-            added = shortened(&added, plain);
+        if !["plain", "standalone"].contains(&name) {
+            added = known.shortened(&added);
         }
         let stamped = format!("{}: {}", STAMPS[0], env!("CARGO_PKG_VERSION"));
         let yaml = serde_yaml::to_string(&added).unwrap();
@@ -252,16 +295,14 @@ fn every_manifest_gets_what_is_known() {
     fixtures.retain(|path| path.is_file());
     fixtures.sort();
     assert!(fixtures.len() >= FIXTURES_LEAST, "{}", fixtures.len());
-    let plain = fs::read_to_string(folder().join("plain.yaml")).unwrap();
-    let (plain, _) = program.inject(&plain, &flags(&plain)).unwrap();
-    let plain = documents(&plain).remove(0);
+    let sidecars = Known::new(&program);
     let writes = std::env::var("RINGSIDE_GOLDEN").as_deref() == Ok("write");
     let mut failures = Vec::new();
     for fixture in &fixtures {
         let name = fixture.file_stem().unwrap().to_str().unwrap();
         let manifest = fs::read_to_string(fixture).unwrap();
         let known_at = folder().join("golden").join(format!("{name}.txt"));
-        match golden(&program, name, &manifest, &plain) {
+        match golden(&program, name, &manifest, &sidecars) {
             Err(why) => failures.push(format!("{name}: {why}")),
             Ok(text) if writes => {
                 fs::create_dir_all(folder().join("golden")).unwrap();
