@@ -133,7 +133,7 @@ mod tests {
         additions.last(&["there"], vec![json!(2), json!(3)]);
         additions.first(&["null"], json!(0));
         additions.last(&["new"], vec![json!(4), json!(5)]);
-        let mut document = before.clone();
+        let mut document = before;
         json_patch::patch(&mut document, &additions.into_patch()).unwrap();
         assert_eq!(
             document,

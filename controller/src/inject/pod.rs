@@ -105,7 +105,13 @@ impl<'a> Pod<'a> {
         ports
     }
 
-    /// The names that containers which run give to their ports.
+    /// The names that the application's containers give to their ports.
+    pub(super) fn application_port_names(&self) -> BTreeSet<&'a str> {
+        let ports = self.containers().iter().flat_map(declared_ports);
+        ports.filter_map(|port| port.name).collect()
+    }
+
+    /// The names that all containers which run give to their ports.
     pub(super) fn port_names(&self) -> BTreeSet<&'a str> {
         let ports = self.running().flat_map(declared_ports);
         ports.filter_map(|port| port.name).collect()

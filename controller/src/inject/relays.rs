@@ -93,10 +93,16 @@ fn annotated(pod: &Pod<'_>, warnings: &mut Vec<String>) -> Vec<Wanted> {
             Ok(relay) => wanted.push(relay),
         }
     }
+    // Kubernetes looks for a named port in the application's containers, then in sidecars in their order, and ours is the first.
+    let of_application = pod.application_port_names();
     for Wanted { name, .. } in &wanted {
-        if names.contains(name.as_str()) {
+        if of_application.contains(name.as_str()) {
             warnings.push(format!(
                 "relay {name}: the application names a port {name} too, and a Service's targetPort {name} leads there, past the relay: give the relay another name"
+            ));
+        } else if names.contains(name.as_str()) {
+            warnings.push(format!(
+                "relay {name}: another sidecar names a port {name} too, and a Service's targetPort {name} now leads to the relay: give the relay another name"
             ));
         }
     }
