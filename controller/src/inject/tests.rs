@@ -63,7 +63,7 @@ fn a_port() -> impl Strategy<Value = u64> {
 }
 
 fn a_container() -> impl Strategy<Value = Value> {
-    let name = prop::sample::select(vec!["app", "web", "ringside"]);
+    let name = prop::sample::select(vec!["app", "web", "db", "api", "x", "y", "z", "ringside"]);
     let port_name = prop::sample::select(vec!["web", "ringside-8080", "ringside-admin", "http"]);
     let port =
         (a_port(), port_name).prop_map(|(port, name)| json!({"containerPort": port, "name": name}));
@@ -118,9 +118,11 @@ fn an_annotation() -> impl Strategy<Value = (String, Value)> {
 
 fn a_pod() -> impl Strategy<Value = Value> {
     let annotations = prop::collection::vec(an_annotation(), 0..6);
-    let list = || prop::option::of(prop::collection::vec(a_container(), 0..3));
+    let list = |least| prop::collection::vec(a_container(), least..3_usize);
+    let containers = prop::option::weighted(0.9, list(1));
+    let init = prop::option::of(list(0));
     let odd = prop::option::weighted(
-        0.3,
+        0.2,
         (
             prop::sample::select(vec![
                 "/metadata",
@@ -136,7 +138,7 @@ fn a_pod() -> impl Strategy<Value = Value> {
             any_json(),
         ),
     );
-    (annotations, list(), list(), odd).prop_map(|(annotations, containers, init, odd)| {
+    (annotations, containers, init, odd).prop_map(|(annotations, containers, init, odd)| {
         let annotations: Map<String, Value> = annotations.into_iter().collect();
         let mut pod = json!({
             "metadata": {"annotations": annotations, "labels": {}},
