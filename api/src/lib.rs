@@ -10,7 +10,7 @@ mod locate;
 pub mod relay;
 #[cfg(feature = "resources")]
 pub mod resources;
-mod sentence;
+pub mod sentence;
 pub mod settings;
 pub mod sync;
 pub mod units;

@@ -18,6 +18,9 @@ pub const UNIX_PATH_BYTES_MAX: usize = 107;
 /// The longest name of a relay, in bytes, as for a label of Kubernetes.
 pub const NAME_BYTES_MAX: usize = 63;
 
+/// What follows a target whose connections begin with a PROXY header, before the header's version.
+const PROXY_MARK: &str = "?proxy=";
+
 /// The longest host name of DNS, in bytes.
 const HOST_BYTES_MAX: usize = 253;
 
@@ -258,13 +261,27 @@ pub fn check_name(name: &str) -> Result<(), RelayError> {
 impl FromStr for Relay {
     type Err = RelayError;
 
-    /// `NAME=LISTEN:TARGET`, such as `web=0.0.0.0:15080:127.0.0.1:8080` or `db=[::]:15432:unix:/run/db.sock`.
+    /// `NAME=LISTEN:TARGET`, such as `web=0.0.0.0:15080:127.0.0.1:8080` or `db=[::]:15432:unix:/run/db.sock`; with `?proxy=v2`
+    /// behind it the target is told who the client is.
     fn from_str(given: &str) -> Result<Self, RelayError> {
         const ALLOWED: &str = "write NAME=LISTEN:TARGET, such as web=0.0.0.0:15080:127.0.0.1:8080 or db=[::]:15432:unix:/run/db.sock";
         let Some((name, ways)) = given.split_once('=') else {
             return refuse(given, format_args!("has no name: {ALLOWED}"));
         };
         check_name(name)?;
+        let (ways, proxy_protocol) = match ways.rsplit_once(PROXY_MARK) {
+            None => (ways, ProxyProtocol::None),
+            Some((ways, "v2")) => (ways, ProxyProtocol::V2),
+            Some((_, version)) => {
+                let version = quoted(version);
+                return refuse(
+                    given,
+                    format_args!(
+                        "asks for the PROXY protocol {version}: write ?proxy=v2, or leave it out"
+                    ),
+                );
+            }
+        };
         // The listener is an IP and a port: the first colon after the IP, and the next one, are its ends.
         let ip_bytes = if ways.starts_with('[') {
             ways.find(']')
@@ -285,8 +302,25 @@ impl FromStr for Relay {
             name: name.to_owned(),
             listen: ways[..end].parse().map_err(within)?,
             target: ways[end + 1..].parse().map_err(within)?,
-            proxy_protocol: ProxyProtocol::None,
+            proxy_protocol,
         })
+    }
+}
+
+impl fmt::Display for Relay {
+    /// As it is written for `--relay`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            name,
+            listen,
+            target,
+            proxy_protocol,
+        } = self;
+        write!(f, "{name}={listen}:{target}")?;
+        match proxy_protocol {
+            ProxyProtocol::None => Ok(()),
+            ProxyProtocol::V2 => write!(f, "{PROXY_MARK}v2"),
+        }
     }
 }
 
@@ -316,3 +350,27 @@ macro_rules! text_both_ways {
 
 text_both_ways!(Listen, "an address such as 0.0.0.0:15080");
 text_both_ways!(Target, "a target such as 127.0.0.1:8080");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relay_is_written_as_it_is_read() {
+        for text in [
+            "web=0.0.0.0:15080:127.0.0.1:8080",
+            "web=[::]:15080:[::1]:8080?proxy=v2",
+            "db=[::]:15432:unix:/run/db.sock?proxy=v2",
+            "far=[::]:1:example.org:9",
+        ] {
+            let relay: Relay = text.parse().unwrap();
+            assert_eq!(relay.to_string(), text);
+            let told = relay.proxy_protocol == ProxyProtocol::V2;
+            assert_eq!(told, text.ends_with("v2"));
+        }
+        let error = "web=[::]:1:unix:/run/a?proxy=v1"
+            .parse::<Relay>()
+            .unwrap_err();
+        assert!(error.to_string().contains("write ?proxy=v2"), "{error}");
+    }
+}

@@ -5,7 +5,7 @@
 const QUOTED_CHARS_MAX: usize = 80;
 
 /// `given` between backticks, cut to a readable length, with control characters made visible.
-pub(crate) fn quoted(given: &str) -> String {
+pub fn quoted(given: &str) -> String {
     let mut shown = String::from("`");
     for character in given.chars().take(QUOTED_CHARS_MAX) {
         if character.is_control() {
@@ -22,7 +22,7 @@ pub(crate) fn quoted(given: &str) -> String {
 }
 
 /// The known name nearest to `given`, when it is near enough to be a slip of the fingers.
-pub(crate) fn nearest<'n>(given: &str, known: &[&'n str]) -> Option<&'n str> {
+pub fn nearest<'n>(given: &str, known: &[&'n str]) -> Option<&'n str> {
     // A long text is no misspelt name, and comparing it would cost its length times each name's.
     if given.len() > QUOTED_CHARS_MAX {
         return None;

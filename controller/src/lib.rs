@@ -2,9 +2,11 @@
 //!
 //! It speaks with the API server and with sidecars, and never touches the data path: without it traffic goes on.
 
+pub mod admission;
 pub mod fleet;
 pub mod generated;
 pub mod http;
+pub mod inject;
 pub mod leader;
 pub mod observe;
 pub mod policies;

@@ -1,5 +1,7 @@
 //! The command line of `ringside-controller`. It owns names, flags and exit codes; what a command does is elsewhere.
 
+mod inject;
+
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -18,12 +20,14 @@ struct Cli {
 enum Command {
     /// Print the custom resource definitions, for kubectl apply -f -
     Crds,
+    Inject(Box<inject::Arguments>),
 }
 
 /// Runs the command that the arguments name. Exit codes: 0 done, 1 failed, 2 usage.
 pub(crate) fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Crds => crds(),
+        Command::Inject(arguments) => inject::run(*arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

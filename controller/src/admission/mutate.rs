@@ -1,0 +1,62 @@
+//! `/inject`: a pod that is to be created gets its sidecar. It never denies.
+
+use std::collections::BTreeMap;
+
+use ringside_api::resources::choice::POLICY_ANNOTATION;
+use serde_json::Value;
+
+use super::review::{Answer, Request};
+use super::{Context, PodFacts, Unanswerable};
+use crate::inject::{Outcome, inject};
+
+/// Answers a review of a pod.
+///
+/// # Errors
+/// It is no review, so that there is nothing to answer to.
+pub fn mutate(review: &Value, context: &dyn Context) -> Result<Value, Unanswerable> {
+    let request = Request::of(review)?;
+    Ok(answer(&request, context).review(&request))
+}
+
+fn answer(request: &Request<'_>, context: &dyn Context) -> Answer {
+    let (kind, operation) = (request.text("/kind/kind"), request.text("/operation"));
+    if (kind, operation) != ("Pod", "CREATE") || !request.text("/subResource").is_empty() {
+        return Answer::allowed_with_warning(format!(
+            "no relay is injected, because ringside was asked about {operation} of {kind}: the webhook's rules should be CREATE of pods"
+        ));
+    }
+    let pod = request.field("object");
+    let facts = facts(request, pod);
+    let injected = inject(pod, &context.injection(), &context.assigned(&facts));
+    let name = [
+        request.text("/name"),
+        request.text("/object/metadata/generateName"),
+    ];
+    let name = name.into_iter().find(|name| !name.is_empty());
+    context.answered(&facts.namespace, name.unwrap_or_default(), &injected);
+    let outcome = match &injected.outcome {
+        Outcome::Patch(_) => "injected".to_owned(),
+        Outcome::Skipped(skip) => format!("skipped: {skip}"),
+    };
+    Answer {
+        denied: None,
+        patch: injected.patch().to_vec(),
+        warnings: injected.warnings,
+        outcome,
+    }
+}
+
+fn facts(request: &Request<'_>, pod: &Value) -> PodFacts {
+    let labels = pod.pointer("/metadata/labels").and_then(Value::as_object);
+    let label = |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
+    let annotations = pod.pointer("/metadata/annotations");
+    let named = annotations.and_then(|all| all.get(POLICY_ANNOTATION)?.as_str());
+    // A pod that is being created may leave its namespace to the request.
+    PodFacts {
+        namespace: request.text("/namespace").to_owned(),
+        labels: labels.map_or_else(BTreeMap::new, |labels| {
+            labels.iter().filter_map(label).collect()
+        }),
+        named_policy: named.map(str::to_owned),
+    }
+}

@@ -1,0 +1,259 @@
+//! What a pod says about its own sidecar by annotations: backend, workers, log level, image, resources. It owns their names and
+//! what is allowed; one that is wrong is warned of, and what holds for all pods is used.
+
+use ringside_api::sentence::{nearest, quoted};
+use ringside_api::{BackendChoice, Workers};
+use serde_json::Value;
+
+use super::injection::{Injection, Resources};
+use super::pod::Pod;
+use super::quantity::Quantity;
+use super::relays::{PROXY_PROTOCOL_ANNOTATION, RELAY_ANNOTATION};
+use super::{CA_ANNOTATION, INJECT_LABEL, INJECTED_ANNOTATION, SETTINGS_ANNOTATION};
+
+const PREFIX: &str = "ringside.dev/";
+
+/// The longest image reference and log level that are taken, in bytes.
+const TEXT_BYTES_MAX: usize = 1024;
+
+/// The least memory that a container can start with.
+const MEMORY_LEAST: (Quantity, &str) = (Quantity::mib(16), "16Mi");
+
+/// The annotations by which a pod tunes its sidecar.
+const KNOWN: [&str; 15] = [
+    RELAY_ANNOTATION,
+    PROXY_PROTOCOL_ANNOTATION,
+    "ringside.dev/backend",
+    "ringside.dev/workers",
+    "ringside.dev/log-level",
+    "ringside.dev/image",
+    "ringside.dev/cpu-request",
+    "ringside.dev/cpu-limit",
+    "ringside.dev/memory-request",
+    "ringside.dev/memory-limit",
+    // Read by the choice among policies.
+    "ringside.dev/policy",
+    INJECTED_ANNOTATION,
+    SETTINGS_ANNOTATION,
+    CA_ANNOTATION,
+    INJECT_LABEL,
+];
+
+/// What is this pod's own.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Tuning {
+    pub(super) backend: Option<BackendChoice>,
+    pub(super) workers: Option<Workers>,
+    pub(super) log_level: Option<String>,
+    pub(super) image: String,
+    pub(super) resources: Resources,
+}
+
+/// Reads all of it.
+pub(super) fn read(pod: &Pod<'_>, injection: &Injection, warnings: &mut Vec<String>) -> Tuning {
+    check_names(pod, warnings);
+    let mut say = |name: &str, why: String| {
+        warnings.push(format!("{PREFIX}{name}: {why}; the default is used"));
+    };
+    let written = |name: &str| pod.annotation(&format!("{PREFIX}{name}")).map(str::trim);
+    let mut tuning = Tuning {
+        backend: None,
+        workers: None,
+        log_level: injection.log_level.clone(),
+        image: injection.image.clone(),
+        resources: Resources::default(),
+    };
+    if let Some(text) = written("backend") {
+        match text.parse() {
+            Ok(backend) => tuning.backend = Some(backend),
+            Err(why) => say("backend", why),
+        }
+    }
+    if let Some(text) = written("workers") {
+        match text.parse() {
+            Ok(workers) => tuning.workers = Some(workers),
+            Err(why) => say("workers", why),
+        }
+    }
+    if let Some(text) = written("log-level") {
+        if is_log_level(text) {
+            tuning.log_level = Some(text.to_owned());
+        } else {
+            say(
+                "log-level",
+                format!(
+                    "{} is no log level: write off, error, warn, info, debug or trace, or directives such as info,ringside::worker=debug",
+                    quoted(text)
+                ),
+            );
+        }
+    }
+    if let Some(text) = written("image") {
+        if is_image(text) {
+            tuning.image = text.to_owned();
+        } else {
+            say("image", format!("{} is no image reference", quoted(text)));
+        }
+    }
+    let cpu = Bounds {
+        kind: "cpu",
+        least: (Quantity::MILLI, "1m"),
+        example: "100m",
+        request: &injection.resources.cpu_request,
+        limit: &injection.resources.cpu_limit,
+    };
+    let memory = Bounds {
+        kind: "memory",
+        least: MEMORY_LEAST,
+        example: "64Mi",
+        request: &injection.resources.memory_request,
+        limit: &injection.resources.memory_limit,
+    };
+    (tuning.resources.cpu_request, tuning.resources.cpu_limit) = cpu.read(&written, &mut say);
+    (
+        tuning.resources.memory_request,
+        tuning.resources.memory_limit,
+    ) = memory.read(&written, &mut say);
+    tuning
+}
+
+/// Tells of annotations that nobody reads: misspelt ones, and values that are no text.
+fn check_names(pod: &Pod<'_>, warnings: &mut Vec<String>) {
+    for (key, value) in pod.annotations().filter(|(key, _)| key.starts_with(PREFIX)) {
+        if key == INJECT_LABEL {
+            warnings.push(format!(
+                "{INJECT_LABEL} is a label, and does nothing as an annotation"
+            ));
+        } else if !KNOWN.contains(&key) {
+            let meant = nearest(key, &KNOWN)
+                .map_or(String::new(), |known| format!(": did you mean {known}?"));
+            warnings.push(format!(
+                "the annotation {} is not known, and does nothing{meant}",
+                quoted(key)
+            ));
+        } else if !value.is_string() && *value != Value::Null {
+            warnings.push(format!(
+                "{key}: {} is no text, as an annotation must be: put it in quotes; the default is used",
+                quoted(&value.to_string())
+            ));
+        }
+    }
+}
+
+/// A request and a limit, and what holds for them.
+struct Bounds<'a> {
+    kind: &'static str,
+    least: (Quantity, &'static str),
+    example: &'static str,
+    request: &'a Option<String>,
+    limit: &'a Option<String>,
+}
+
+impl Bounds<'_> {
+    /// The request and the limit to set. Where the pod sets one of them, the other gives way; where both disagree, neither counts.
+    fn read<'t>(
+        &self,
+        written: &impl Fn(&str) -> Option<&'t str>,
+        say: &mut impl FnMut(&str, String),
+    ) -> (Option<String>, Option<String>) {
+        let mut own = |what: &str| {
+            let name = format!("{}-{what}", self.kind);
+            let text = written(&name)?;
+            let (least, least_text) = self.least;
+            match Quantity::read(text) {
+                Some(quantity) if quantity >= least => Some((text.to_owned(), quantity)),
+                Some(_) => {
+                    let why = format!("{} is less than {least_text}", quoted(text));
+                    say(&name, why);
+                    None
+                }
+                None => {
+                    let (given, example) = (quoted(text), self.example);
+                    say(
+                        &name,
+                        format!("{given} is no amount: write one such as {example}"),
+                    );
+                    None
+                }
+            }
+        };
+        let (request, limit) = (own("request"), own("limit"));
+        let is_more =
+            |request: &str, limit: &str| match (Quantity::read(request), Quantity::read(limit)) {
+                (Some(request), Some(limit)) => request > limit,
+                _ => false,
+            };
+        let (default_request, default_limit) = (self.request.clone(), self.limit.clone());
+        match (request, limit) {
+            (Some((request, asked)), Some((limit, most))) => {
+                if asked > most {
+                    let kind = self.kind;
+                    say(
+                        &format!("{kind}-request"),
+                        format!("{request} is more than {kind}-limit, {limit}"),
+                    );
+                    return (default_request, default_limit);
+                }
+                (Some(request), Some(limit))
+            }
+            (Some((request, _)), None) => {
+                let limit = default_limit.map(|limit| {
+                    if is_more(&request, &limit) {
+                        request.clone()
+                    } else {
+                        limit
+                    }
+                });
+                (Some(request), limit)
+            }
+            (None, Some((limit, _))) => {
+                let request = default_request.map(|request| {
+                    if is_more(&request, &limit) {
+                        limit.clone()
+                    } else {
+                        request
+                    }
+                });
+                (request, Some(limit))
+            }
+            (None, None) => (default_request, default_limit),
+        }
+    }
+}
+
+/// A level, or levels by module, as the sidecar reads them.
+fn is_log_level(text: &str) -> bool {
+    let is_level = |level: &str| {
+        ["off", "error", "warn", "info", "debug", "trace"]
+            .iter()
+            .any(|known| level.eq_ignore_ascii_case(known))
+    };
+    let is_module = |module: &str| {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b':';
+        !module.is_empty() && module.bytes().all(allowed)
+    };
+    text.len() <= TEXT_BYTES_MAX
+        && text
+            .split(',')
+            .map(str::trim)
+            .all(|directive| match directive.split_once('=') {
+                None => is_level(directive),
+                Some((module, level)) => is_module(module) && is_level(level),
+            })
+}
+
+/// Whether a node could take this for an image: NAME[:TAG][@DIGEST], nothing but letters, digits and `._-/:@`.
+fn is_image(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/:@".contains(&byte);
+    let is_end = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let (name, _) = text.split_once('@').unwrap_or((text, ""));
+    // A registry's host may have capitals; the path behind it may not.
+    let path = name.split_once('/').map_or(name, |(_, path)| path);
+    let path = path.rsplit_once(':').map_or(path, |(path, _)| path);
+    text.len() <= TEXT_BYTES_MAX
+        && text.bytes().all(allowed)
+        && is_end(text.bytes().next())
+        && is_end(text.bytes().next_back())
+        && !path.bytes().any(|byte| byte.is_ascii_uppercase())
+        && !text.contains("//")
+}
