@@ -8,6 +8,7 @@ pub mod generated;
 pub mod http;
 pub mod inject;
 pub mod leader;
+pub mod live;
 pub mod observe;
 pub mod policies;
 pub mod status;

@@ -225,6 +225,30 @@ impl Policies {
         }
     }
 
+    /// What the ClusterRelayPolicy sets; nothing where there is none, or none that is accepted.
+    pub fn cluster_patch(&self) -> Patch {
+        let name = (String::new(), CLUSTER_POLICY.to_owned());
+        match self.verdict(&name) {
+            Some(Verdict { problem: None, .. }) => self.layers(None).cluster,
+            _ => Patch::default(),
+        }
+    }
+
+    /// Every RelayPolicy that is accepted, and what it sets.
+    pub fn accepted(&self) -> Vec<(Name, Patch)> {
+        let names = self.names().into_iter().filter(|name| !name.0.is_empty());
+        let accepted = names.filter(|name| {
+            self.verdict(name)
+                .is_some_and(|verdict| verdict.problem.is_none())
+        });
+        accepted
+            .filter_map(|name| {
+                let patch = self.find(&name)?.patch;
+                Some((name, patch))
+            })
+            .collect()
+    }
+
     fn layers(&self, policy: Option<&Policy>) -> Layers {
         let patch = |policy: Option<&Policy>| policy.map(|policy| policy.patch).unwrap_or_default();
         Layers {

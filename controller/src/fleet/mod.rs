@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringside_api::resources::PodFacts;
-use ringside_api::sync::{Answer, Leave, LeaveAnswer, Mark, Offer, PodIdentity, Report};
+use ringside_api::sync::{Answer, Assigned, Leave, LeaveAnswer, Mark, Offer, PodIdentity, Report};
 
 use crate::policies::{Name, Policies};
 use permits::{Permits, PodId};
@@ -123,6 +123,20 @@ impl Fleet {
             self.assign(pod);
         }
         self.settle();
+    }
+
+    /// What policies assign to a pod that is about to be: nothing where the policy that it would obey is not accepted.
+    pub fn assigned(&mut self, namespace: &str, pod: &PodFacts<'_>) -> Assigned {
+        let policy = self
+            .policies
+            .choose(namespace, pod)
+            .policy
+            .unwrap_or_default()
+            .to_owned();
+        match &self.policies.assignment(namespace, &policy).offer {
+            Offer::Run(assigned) => (**assigned).clone(),
+            Offer::Keep(_) => Assigned::default(),
+        }
     }
 
     /// Takes a pod as the API server has it.
