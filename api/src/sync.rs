@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::settings::Layers;
+use crate::settings::{self, Layers};
 
 /// Where the controller answers a `POST` of a [`Report`].
 pub const PATH: &str = "/v1/sync";
@@ -21,6 +21,11 @@ pub const HOLD_MILLIS: u64 = 30_000;
 
 /// How long a sidecar that wants to leave waits for the answer before it goes by its permit alone, in milliseconds.
 pub const LEAVE_PATIENCE_MILLIS: u64 = 1_000;
+
+/// The fingerprint of certificates in PEM, as a report's `trusts` tells it: 16 hex digits. It tells bundles apart, and proves nothing.
+pub fn fingerprint_of_ca(pem: &str) -> String {
+    settings::fingerprint(pem.trim().lines().map(|line| format!("{}\n", line.trim())))
+}
 
 /// Which pod speaks. The token says so too, and is believed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -184,4 +189,21 @@ pub struct Refusal {
     /// With status 421, from a replica that does not lead: where the leader answers, `IP:port`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leader: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn certificates_have_one_fingerprint_whatever_ends_their_lines() {
+        let one = super::fingerprint_of_ca("-----BEGIN-----\nAAAA\n-----END-----\n");
+        assert_eq!(one.len(), 16);
+        assert_eq!(
+            super::fingerprint_of_ca("-----BEGIN-----\r\nAAAA\r\n-----END-----"),
+            one
+        );
+        assert_ne!(
+            super::fingerprint_of_ca("-----BEGIN-----\nAAAB\n-----END-----\n"),
+            one
+        );
+    }
 }

@@ -20,4 +20,5 @@ pub use groups::{
     Timeouts, TimeoutsPatch,
 };
 pub use layers::Layers;
+pub(crate) use resolve::fingerprint;
 pub use resolve::{FieldInEffect, Resolved, Source, Violation};

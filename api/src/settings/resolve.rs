@@ -135,7 +135,7 @@ impl Settings {
 
 /// 16 hex digits for some lines, by FNV-1a: published constants, so that every reader computes the same; it guards against
 /// mistakes, not attacks.
-pub(super) fn fingerprint(lines: impl Iterator<Item = String>) -> String {
+pub(crate) fn fingerprint(lines: impl Iterator<Item = String>) -> String {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for byte in lines.flat_map(String::into_bytes) {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
