@@ -106,8 +106,11 @@ impl Handle {
         self.last().clone()
     }
 
-    /// Takes what a Secret holds, as far as it can be used; true where the leaf is another one now.
-    pub(crate) fn load(&self, contents: &Contents) -> Result<bool, Fault> {
+    /// Takes what a Secret holds; true where the leaf is another one now.
+    ///
+    /// # Errors
+    /// Something in it cannot be used. Then all stays as it was.
+    pub fn load(&self, contents: &Contents) -> Result<bool, Fault> {
         let mut last = self.last();
         if last.as_ref() == Some(contents) {
             return Ok(false);
