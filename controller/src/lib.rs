@@ -3,6 +3,7 @@
 //! It speaks with the API server and with sidecars, and never touches the data path: without it traffic goes on.
 
 pub mod admission;
+pub mod certificates;
 pub mod fleet;
 pub mod generated;
 pub mod http;
@@ -11,5 +12,6 @@ pub mod leader;
 pub mod live;
 pub mod observe;
 pub mod policies;
+pub mod serve;
 pub mod status;
 pub mod sync;

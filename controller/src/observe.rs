@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures::StreamExt;
+use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::core::{DeserializeGuard, ObjectMeta};
 use kube::runtime::WatchStreamExt;
@@ -141,7 +141,7 @@ async fn watch<K>(
 {
     let mut listed = HashSet::new();
     let events = watcher(api, config).default_backoff();
-    futures::pin_mut!(events);
+    futures_util::pin_mut!(events);
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Apply(object)) => apply(Guarded(object)),
@@ -167,7 +167,7 @@ pub async fn pods(client: Client, sync: Arc<Sync>, seen: Arc<Seen>) {
         .page_size(PAGE);
     let mut listed = HashSet::new();
     let events = watcher(Api::<Pod>::all(client), config).default_backoff();
-    futures::pin_mut!(events);
+    futures_util::pin_mut!(events);
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Apply(pod)) => sync.fleet().observe(observed(pod)),

@@ -1,0 +1,254 @@
+//! One connection from its handshake to its end: requests are passed to the router, and whoever asks nothing for too long is let go.
+//!
+//! It owns the connection's timers. It reads no request, and never outlives the server's grace.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::ConnectInfo;
+use axum::http::{Request, Response};
+use futures_util::FutureExt;
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_rustls::server::TlsStream;
+
+use super::Shared;
+use super::counts::{Counts, HandshakeFailure};
+use super::limits::Limits;
+
+/// Runs a connection until it is closed.
+pub(crate) async fn run(
+    shared: &Shared,
+    stream: TcpStream,
+    peer: SocketAddr,
+    handshake: OwnedSemaphorePermit,
+    mut stop: watch::Receiver<bool>,
+) {
+    // Without: the answer to a small request waits for the acknowledgement of what was sent before.
+    let _ = stream.set_nodelay(true);
+    let secured = tokio::select! {
+        _ = stop.wait_for(|stop| *stop) => return,
+        // On the heap, and gone with the handshake: its state is larger than a connection's.
+        secured = Box::pin(secure(shared, stream)) => secured,
+    };
+    drop(handshake);
+    if let Some(stream) = secured {
+        Box::pin(answer(shared, stream, peer, stop)).await;
+    }
+}
+
+async fn secure(shared: &Shared, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
+    let counts = &shared.counts;
+    let has_certificate = |error: &std::io::Error| {
+        // rustls says so in words only.
+        !error
+            .to_string()
+            .contains("no server certificate chain resolved")
+    };
+    match timeout(shared.limits.handshake, shared.acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => {
+            counts.handshake_done();
+            return Some(stream);
+        }
+        Ok(Err(error)) => {
+            let why = match error.kind() {
+                std::io::ErrorKind::InvalidData if has_certificate(&error) => HandshakeFailure::Tls,
+                std::io::ErrorKind::InvalidData => HandshakeFailure::NoCertificate,
+                _ if !has_certificate(&error) => HandshakeFailure::NoCertificate,
+                _ => HandshakeFailure::Gone,
+            };
+            counts.handshake_failed(why, &error);
+        }
+        Err(_) => {
+            let most = shared.limits.handshake;
+            let told = format_args!("{most:?} is the most").to_string();
+            counts.handshake_failed(HandshakeFailure::Slow, &told);
+        }
+    }
+    None
+}
+
+async fn answer(
+    shared: &Shared,
+    stream: TlsStream<TcpStream>,
+    peer: SocketAddr,
+    mut stop: watch::Receiver<bool>,
+) {
+    let limits = &shared.limits;
+    let calls = Arc::new(Calls::new(Instant::now()));
+    let service = {
+        let (router, counts) = (shared.router.clone(), shared.counts.clone());
+        let calls = calls.clone();
+        service_fn(move |request| {
+            call(
+                TowerToHyperService::new(router.clone()),
+                &counts,
+                &calls,
+                peer,
+                request,
+            )
+        })
+    };
+    let builder = builder(limits);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut ends: Option<Instant> = None;
+    loop {
+        let look = ends.unwrap_or_else(|| calls.look_at(limits, Instant::now()));
+        tokio::select! {
+            // Its errors are its client's: gone, or speaking no HTTP.
+            _ = &mut connection => return,
+            _ = stop.wait_for(|stop| *stop), if ends.is_none() => {
+                connection.as_mut().graceful_shutdown();
+                ends = Some(Instant::now() + limits.grace);
+            }
+            () = sleep_until(look) => {
+                if ends.is_some() {
+                    return;
+                }
+                if calls.is_idle(limits, Instant::now()) {
+                    shared.counts.closed_idle();
+                    connection.as_mut().graceful_shutdown();
+                    ends = Some(Instant::now() + limits.grace);
+                }
+            }
+        }
+    }
+}
+
+fn builder(limits: &Limits) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head)
+        .max_headers(limits.headers_most)
+        .max_buf_size(limits.head_bytes_most.max(8_192));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(limits.window_bytes)
+        .initial_connection_window_size(limits.window_bytes)
+        .max_concurrent_streams(limits.streams_most)
+        .max_header_list_size(u32::try_from(limits.head_bytes_most).unwrap_or(u32::MAX))
+        .max_send_buf_size(limits.send_bytes_most)
+        .keep_alive_interval(limits.ping)
+        .keep_alive_timeout(limits.ping);
+    builder
+}
+
+/// Passes a request to the router; it counts as open until its answer's last byte is sent, or nobody wants it any more.
+fn call(
+    router: TowerToHyperService<axum::Router>,
+    counts: &Counts,
+    calls: &Arc<Calls>,
+    peer: SocketAddr,
+    mut request: Request<Incoming>,
+) -> impl Future<Output = Result<Response<Body>, Infallible>> + use<> {
+    counts.request_begun();
+    let open = Calls::begin(calls);
+    request.extensions_mut().insert(ConnectInfo(peer));
+    let answer = hyper::service::Service::call(&router, request);
+    answer.map(move |answer| answer.map(|answer| answer.map(|body| Body::new(Held { body, open }))))
+}
+
+/// The calls of a connection.
+struct Calls(Mutex<CallsState>);
+
+struct CallsState {
+    open: u32,
+    any: bool,
+    /// When it was accepted, or the last call ended.
+    since: Instant,
+}
+
+impl Calls {
+    fn new(since: Instant) -> Self {
+        let (open, any) = (0, false);
+        Self(Mutex::new(CallsState { open, any, since }))
+    }
+
+    fn begin(calls: &Arc<Self>) -> OpenCall {
+        let mut state = calls.state();
+        state.open += 1;
+        state.any = true;
+        drop(state);
+        OpenCall(calls.clone())
+    }
+
+    /// When it may be idle for too long at the earliest.
+    fn look_at(&self, limits: &Limits, now: Instant) -> Instant {
+        let state = self.state();
+        match state.open {
+            0 => state.over(limits),
+            _ => now + limits.idle,
+        }
+    }
+
+    fn is_idle(&self, limits: &Limits, now: Instant) -> bool {
+        let state = self.state();
+        state.open == 0 && now >= state.over(limits)
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, CallsState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl CallsState {
+    fn over(&self, limits: &Limits) -> Instant {
+        self.since
+            + if self.any {
+                limits.idle
+            } else {
+                limits.first_request
+            }
+    }
+}
+
+/// A call that is being answered, until it is dropped.
+struct OpenCall(Arc<Calls>);
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.open -= 1;
+        state.since = Instant::now();
+    }
+}
+
+/// A body that keeps its call open.
+struct Held {
+    body: Body,
+    #[expect(dead_code, reason = "it is there to be dropped")]
+    open: OpenCall,
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

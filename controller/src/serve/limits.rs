@@ -1,0 +1,55 @@
+//! The limits of the server: each has a name, a unit, a default and a reason. They are values, and do nothing.
+
+use std::time::Duration;
+
+/// What a server allows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections open at once. One more is closed at once.
+    pub connections_most: usize,
+    /// Handshakes under way at once; further connections wait in the listener's backlog. So that after a restart thousands that
+    /// come at once finish theirs in turn, and not all too late.
+    pub handshakes_most: usize,
+    /// How long a handshake may take.
+    pub handshake: Duration,
+    /// How long a new connection may take until its first request.
+    pub first_request: Duration,
+    /// How long the head of a request may take over HTTP/1.1, once begun.
+    pub head: Duration,
+    /// How long a connection may be without a request that is being answered.
+    pub idle: Duration,
+    /// How long calls that are open may go on once the server is to stop.
+    pub grace: Duration,
+    /// Bytes of a request's head. At least 8192.
+    pub head_bytes_most: usize,
+    /// Headers of a request over HTTP/1.1.
+    pub headers_most: usize,
+    /// Requests at once on one HTTP/2 connection.
+    pub streams_most: u32,
+    /// Bytes that a client may send on a stream, and on a connection, before it is told to go on.
+    pub window_bytes: u32,
+    /// Bytes of answers that one stream holds for a slow reader.
+    pub send_bytes_most: usize,
+    /// How often a silent HTTP/2 client is asked whether it is there, and how long it may take to say so.
+    pub ping: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_most: 12_000,
+            handshakes_most: 1_024,
+            handshake: Duration::from_secs(5),
+            first_request: Duration::from_secs(10),
+            head: Duration::from_secs(10),
+            idle: Duration::from_secs(120),
+            grace: Duration::from_secs(5),
+            head_bytes_most: 16 << 10,
+            headers_most: 64,
+            streams_most: 8,
+            window_bytes: 64 << 10,
+            send_bytes_most: 64 << 10,
+            ping: Duration::from_secs(45),
+        }
+    }
+}
