@@ -121,7 +121,9 @@ impl Handle {
         }
         let certified = reading::shared(contents)?;
         let before = self.0.shown.0.load();
-        let is_new = before.as_ref().is_none_or(|before| before.cert != certified.cert);
+        let is_new = before
+            .as_ref()
+            .is_none_or(|before| before.cert != certified.cert);
         // The bundle first: whoever asks for it after a handshake trusts what was shown there.
         let pem = contents.ca_crt.as_str();
         let trusted = Trusted {

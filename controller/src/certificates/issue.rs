@@ -29,7 +29,11 @@ pub(crate) struct Made {
 /// A new CA.
 pub(crate) fn ca(now: Timestamp, terms: &Terms) -> Result<Made, CannotMake> {
     let mut params = CertificateParams::default();
-    lasting(&mut params, now, seconds(now).saturating_add(life(terms.ca_life())));
+    lasting(
+        &mut params,
+        now,
+        seconds(now).saturating_add(life(terms.ca_life())),
+    );
     // Two CAs that are trusted at once have two names, so that no verifier takes one for the other.
     params.distinguished_name = named(&format!("ringside CA of {now:.0}"));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));

@@ -131,13 +131,13 @@ impl Keeper {
             let Some(secret) = &mut seen else { continue };
             next = match self.look(secret).await {
                 Outcome::Until(time) => {
-                    let left = time.as_second().saturating_sub(Timestamp::now().as_second());
+                    let left = time
+                        .as_second()
+                        .saturating_sub(Timestamp::now().as_second());
                     let left = Duration::from_secs(u64::try_from(left).unwrap_or(0));
                     Instant::now() + left.clamp(Duration::from_secs(1), LOOK_AGAIN)
                 }
-                Outcome::Again => {
-                    Instant::now() + Duration::from_millis(fastrand::u64(500..2_000))
-                }
+                Outcome::Again => Instant::now() + Duration::from_millis(fastrand::u64(500..2_000)),
             };
         }
     }
@@ -241,7 +241,9 @@ impl Keeper {
                     Managed::Here => "the leader makes it anew",
                     Managed::External => "whoever keeps it has to mend it",
                 };
-                self.tell(format!("{fault}; the last good certificate stays, and {tried}"));
+                self.tell(format!(
+                    "{fault}; the last good certificate stays, and {tried}"
+                ));
             }
         }
     }

@@ -63,11 +63,7 @@ struct State<'a> {
 ///
 /// # Errors
 /// A key or a certificate cannot be made.
-pub fn plan(
-    secret: Option<&Contents>,
-    now: Timestamp,
-    terms: &Terms,
-) -> Result<Plan, CannotMake> {
+pub fn plan(secret: Option<&Contents>, now: Timestamp, terms: &Terms) -> Result<Plan, CannotMake> {
     let empty = Contents::default();
     let contents = secret.unwrap_or(&empty);
     let state = State::read(contents, now.as_second(), terms);
@@ -210,7 +206,9 @@ impl<'a> State<'a> {
                 kept.push(index);
             }
         }
-        kept.into_iter().map(|index| &self.bundle.cas[index]).collect()
+        kept.into_iter()
+            .map(|index| &self.bundle.cas[index])
+            .collect()
     }
 
     fn kept_bundle(&self) -> String {

@@ -8,17 +8,13 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use rcgen::{KeyPair, PublicKeyData};
-use tokio_rustls::rustls::client::{
-    verify_server_cert_signed_by_trust_anchor, verify_server_name,
-};
+use tokio_rustls::rustls::RootCertStore;
+use tokio_rustls::rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{
-    CertificateDer, PrivateKeyDer, ServerName, UnixTime,
-};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::sign::CertifiedKey;
-use tokio_rustls::rustls::RootCertStore;
 
 use super::contents::Contents;
 use super::terms::BACKDATED;
@@ -60,7 +56,9 @@ pub enum Fault {
         ended: Timestamp,
     },
     /// A certificate whose time has not come.
-    #[error("the certificate in {key} begins at {begins} only: was it made by a clock that is ahead?")]
+    #[error(
+        "the certificate in {key} begins at {begins} only: was it made by a clock that is ahead?"
+    )]
     NotYet {
         /// The key of the Secret.
         key: &'static str,
@@ -263,7 +261,10 @@ pub(crate) fn leaf(contents: &Contents, cas: &[Ca], now: i64) -> Result<Leaf, Fa
 
 /// What a server shows and signs with.
 pub(crate) fn certified(contents: &Contents) -> Result<CertifiedKey, Fault> {
-    for (key, text) in [("tls.crt", &contents.tls_crt), ("tls.key", &contents.tls_key)] {
+    for (key, text) in [
+        ("tls.crt", &contents.tls_crt),
+        ("tls.key", &contents.tls_key),
+    ] {
         if text.trim().is_empty() {
             return Err(Fault::Missing(key));
         }

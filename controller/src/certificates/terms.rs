@@ -26,9 +26,7 @@ pub struct Terms {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadTerms {
     /// A name that no certificate can be for.
-    #[error(
-        "{0:?} is neither a DNS name nor an IP address: a certificate can be for those alone"
-    )]
+    #[error("{0:?} is neither a DNS name nor an IP address: a certificate can be for those alone")]
     Name(String),
     /// A leaf that lives too long for its CA.
     #[error(

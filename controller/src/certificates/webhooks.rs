@@ -93,7 +93,10 @@ pub(crate) async fn keep(
         }
         again = None;
         let bundle = handle.ca_bundle();
-        let Some(patch) = seen.as_ref().and_then(|seen| patch(&seen.data, seen, &bundle)) else {
+        let Some(patch) = seen
+            .as_ref()
+            .and_then(|seen| patch(&seen.data, seen, &bundle))
+        else {
             continue;
         };
         if !*leads.borrow() {
@@ -108,7 +111,9 @@ pub(crate) async fn keep(
             // Somebody wrote it meanwhile: the watch brings it.
             Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => {}
             Err(error) => {
-                tell(format!("the CA cannot be written into the {kind} {name:?}: {error}; it is tried again, and needs the verb patch"));
+                tell(format!(
+                    "the CA cannot be written into the {kind} {name:?}: {error}; it is tried again, and needs the verb patch"
+                ));
                 let wait = Duration::from_millis(fastrand::u64(2_000..5_000));
                 again = Some(tokio::time::Instant::now() + wait);
             }
@@ -124,9 +129,8 @@ fn patch(data: &Value, object: &DynamicObject, bundle: &str) -> Option<Value> {
     let encoded = serde_json::to_value(ByteString(bundle.as_bytes().to_vec())).ok()?;
     let webhooks = data["webhooks"].as_array()?;
     let differs = |webhook: &&Value| webhook["clientConfig"]["caBundle"] != encoded;
-    let changed = |webhook: &Value| {
-        json!({"name": webhook["name"], "clientConfig": {"caBundle": encoded}})
-    };
+    let changed =
+        |webhook: &Value| json!({"name": webhook["name"], "clientConfig": {"caBundle": encoded}});
     let changed: Vec<Value> = webhooks.iter().filter(differs).map(changed).collect();
     // With the version, so that a webhook which is gone meanwhile is not made again.
     let version = object.metadata.resource_version.as_ref();

@@ -22,9 +22,9 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::server::TlsStream;
 
+use super::Shared;
 use super::counts::{Counts, HandshakeFailure};
 use super::limits::Limits;
-use super::Shared;
 
 /// Runs a connection until it is closed.
 pub(crate) async fn run(
@@ -51,7 +51,9 @@ async fn secure(shared: &Shared, stream: TcpStream) -> Option<TlsStream<TcpStrea
     let counts = &shared.counts;
     let has_certificate = |error: &std::io::Error| {
         // rustls says so in words only.
-        !error.to_string().contains("no server certificate chain resolved")
+        !error
+            .to_string()
+            .contains("no server certificate chain resolved")
     };
     match timeout(shared.limits.handshake, shared.acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
@@ -88,7 +90,13 @@ async fn answer(
         let (router, counts) = (shared.router.clone(), shared.counts.clone());
         let calls = calls.clone();
         service_fn(move |request| {
-            call(TowerToHyperService::new(router.clone()), &counts, &calls, peer, request)
+            call(
+                TowerToHyperService::new(router.clone()),
+                &counts,
+                &calls,
+                peer,
+                request,
+            )
         })
     };
     let builder = builder(limits);
