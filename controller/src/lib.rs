@@ -12,6 +12,7 @@ pub mod leader;
 pub mod live;
 pub mod observe;
 pub mod policies;
+pub mod run;
 pub mod serve;
 pub mod status;
 pub mod sync;

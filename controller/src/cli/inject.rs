@@ -107,7 +107,7 @@ fn name_and_port(given: &str) -> Result<(String, u16), String> {
     }
 }
 
-fn seccomp(given: &str) -> Result<Seccomp, String> {
+pub(super) fn seccomp(given: &str) -> Result<Seccomp, String> {
     match given.split_once(':') {
         None if given == "RuntimeDefault" => Ok(Seccomp::RuntimeDefault),
         None if given == "Unconfined" => Ok(Seccomp::Unconfined),

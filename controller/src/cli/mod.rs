@@ -1,6 +1,7 @@
 //! The command line of `ringside-controller`. It owns names, flags and exit codes; what a command does is elsewhere.
 
 mod inject;
+mod run;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -21,6 +22,7 @@ enum Command {
     /// Print the custom resource definitions, for kubectl apply -f -
     Crds,
     Inject(Box<inject::Arguments>),
+    Run(Box<run::Arguments>),
 }
 
 /// Runs the command that the arguments name. Exit codes: 0 done, 1 failed, 2 usage.
@@ -28,6 +30,7 @@ pub(crate) fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Crds => crds(),
         Command::Inject(arguments) => inject::run(*arguments),
+        Command::Run(arguments) => run::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -14,7 +14,7 @@ pub struct Limits {
     pub handshake: Duration,
     /// How long a new connection may take until its first request.
     pub first_request: Duration,
-    /// How long the head of a request may take over HTTP/1.1, once begun.
+    /// How long over HTTP/1.1 the head of a request may take, counted from the connection's begin or the answer before.
     pub head: Duration,
     /// How long a connection may be without a request that is being answered.
     pub idle: Duration,
@@ -41,7 +41,7 @@ impl Default for Limits {
             handshakes_most: 1_024,
             handshake: Duration::from_secs(5),
             first_request: Duration::from_secs(10),
-            head: Duration::from_secs(10),
+            head: Duration::from_secs(60),
             idle: Duration::from_secs(120),
             grace: Duration::from_secs(5),
             head_bytes_most: 16 << 10,

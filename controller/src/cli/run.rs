@@ -1,0 +1,220 @@
+//! `ringside-controller run`: the controller, until it is told to end.
+
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use anyhow::Context;
+use kube::Client;
+use ringside_controller::certificates::Managed;
+use ringside_controller::inject::{Controller, Injection, Seccomp};
+use ringside_controller::run::{self, Listening, Options};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// Run the controller until SIGTERM
+///
+/// It answers sidecars and the API server's webhooks over TLS, writes the status of policies while it leads, and never touches traffic:
+/// without it relays go on as they are.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Where sidecars and webhooks are answered, over TLS: IP:PORT
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "RINGSIDE_LISTEN",
+        default_value = "[::]:8443"
+    )]
+    listen: SocketAddr,
+
+    /// Where probes, metrics and /readyz/policies are served: IP:PORT
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "RINGSIDE_HTTP",
+        default_value = "[::]:8080"
+    )]
+    http: SocketAddr,
+
+    /// The namespace that it runs in
+    #[arg(
+        long,
+        value_name = "NAMESPACE",
+        env = "RINGSIDE_NAMESPACE",
+        default_value = "ringside"
+    )]
+    namespace: String,
+
+    /// The name of its Service, and of its Lease
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "RINGSIDE_SERVICE",
+        default_value = "ringside-controller"
+    )]
+    service: String,
+
+    /// The port of its Service
+    #[arg(
+        long,
+        value_name = "PORT",
+        env = "RINGSIDE_SERVICE_PORT",
+        default_value_t = 443
+    )]
+    service_port: u16,
+
+    /// Where sidecars connect, so that they need no DNS: the Service's cluster IP and port [default: they resolve the Service's name]
+    #[arg(long, value_name = "ADDR", env = "RINGSIDE_SERVICE_ADDRESS")]
+    service_address: Option<SocketAddr>,
+
+    /// The name of this replica's pod [default: the host's name]
+    #[arg(long, value_name = "NAME", env = "RINGSIDE_POD_NAME")]
+    pod_name: Option<String>,
+
+    /// The IP of this replica's pod, where sidecars are sent while it leads
+    #[arg(long, value_name = "IP", env = "RINGSIDE_POD_IP")]
+    pod_ip: Option<IpAddr>,
+
+    /// The Secret of its certificates
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "RINGSIDE_SECRET",
+        default_value = "ringside-controller-tls"
+    )]
+    secret: String,
+
+    /// The Secret is somebody else's, such as cert-manager's: it is read, and never written
+    #[arg(long, env = "RINGSIDE_EXTERNAL_CERTIFICATES")]
+    external_certificates: bool,
+
+    /// A name or address besides the Service's that the certificate is for; may be given several times
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "RINGSIDE_CERTIFICATE_NAME",
+        value_delimiter = ','
+    )]
+    certificate_name: Vec<String>,
+
+    /// The name of both webhook configurations, whose caBundle it keeps; empty for none
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "RINGSIDE_WEBHOOKS",
+        default_value = "ringside"
+    )]
+    webhooks: String,
+
+    /// The sidecar's image
+    #[arg(long, value_name = "IMAGE", env = "RINGSIDE_SIDECAR_IMAGE", default_value = concat!("ringside:", env!("CARGO_PKG_VERSION")))]
+    sidecar_image: String,
+
+    /// Which calls the kernel lets the sidecar make: RuntimeDefault, Unconfined or Localhost:PROFILE
+    #[arg(long, value_name = "PROFILE", env = "RINGSIDE_SIDECAR_SECCOMP", default_value = "RuntimeDefault", value_parser = super::inject::seccomp)]
+    sidecar_seccomp: Seccomp,
+
+    /// Write where it listens to this file, as JSON, once it does
+    #[arg(long, value_name = "PATH", env = "RINGSIDE_PORTS_FILE")]
+    ports_file: Option<PathBuf>,
+
+    /// Which log lines are written: error, warn, info, debug or trace
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        env = "RINGSIDE_LOG_LEVEL",
+        default_value = "info"
+    )]
+    log_level: tracing::Level,
+}
+
+impl Arguments {
+    fn options(&self) -> Options {
+        let controller = Controller {
+            name: format!("{}.{}.svc", self.service, self.namespace),
+            port: self.service_port,
+            address: self.service_address,
+            ca_pem: String::new(),
+        };
+        let injection = Injection {
+            controller: Some(controller),
+            seccomp: self.sidecar_seccomp.clone(),
+            ..Injection::new(env!("CARGO_PKG_VERSION"), &self.sidecar_image)
+        };
+        let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "controller".to_owned());
+        Options {
+            listen: self.listen,
+            http: self.http,
+            namespace: self.namespace.clone(),
+            service: self.service.clone(),
+            identity: self
+                .pod_name
+                .clone()
+                .unwrap_or_else(|| format!("{host}-{}", std::process::id())),
+            address: self
+                .pod_ip
+                .map(|ip| SocketAddr::new(ip, self.listen.port())),
+            secret: self.secret.clone(),
+            managed: if self.external_certificates {
+                Managed::External
+            } else {
+                Managed::Here
+            },
+            names: self.certificate_name.clone(),
+            webhooks: self.webhooks.clone(),
+            injection,
+        }
+    }
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_max_level(arguments.log_level)
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("the runtime could not be started")?;
+    runtime.block_on(async {
+        let (stop, stopped) = watch::channel(false);
+        let (mut terminate, mut interrupt) = (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        );
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!("ending");
+            stop.send_replace(true);
+        });
+        let client = Client::try_default().await.context(
+            "there is no way to an API server: neither a kubeconfig nor a pod's service account",
+        )?;
+        let ports_file = arguments.ports_file.clone();
+        let told = move |listening: Listening| {
+            let Listening { tls, http } = listening;
+            tracing::info!(%tls, %http, "listening");
+            if let Some(path) = ports_file
+                && let Err(error) = write_ports(&path, listening)
+            {
+                tracing::error!("{} could not be written: {error}", path.display());
+            }
+        };
+        run::run(client, arguments.options(), stopped, told).await
+    })
+}
+
+/// Whole or not at all, for whoever waits for it.
+fn write_ports(path: &std::path::Path, Listening { tls, http }: Listening) -> std::io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = std::fs::File::create(&new)?;
+    writeln!(file, "{}", serde_json::json!({"tls": tls, "http": http}))?;
+    std::fs::rename(new, path)
+}

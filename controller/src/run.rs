@@ -1,0 +1,227 @@
+//! The controller at work: every part of it started, joined, and ended together.
+//!
+//! It owns the order of start and end. A replica answers admission and serves certificates whether it leads or not; what speaks for the
+//! whole, sidecars' calls and statuses, is the leader's.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::Router;
+use kube::Client;
+use ringside_api::sync::{HOLD_MILLIS, fingerprint_of_trust};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::admission;
+use crate::certificates::{Keeper, Managed, Setup, Terms, Webhooks};
+use crate::fleet::Fleet;
+use crate::http::{self, Sources};
+use crate::inject::Injection;
+use crate::leader::{self, Candidate, Leadership};
+use crate::live::Live;
+use crate::observe::{self, Seen};
+use crate::serve::{Limits, Server};
+use crate::status::writer::{Writer, Written};
+use crate::sync::identity::Identities;
+use crate::sync::{self, Sync, Trust};
+
+/// How often it is looked for pods that have fallen silent.
+const SILENCE_LOOKED_FOR_EVERY: Duration = Duration::from_secs(1);
+
+/// What a replica is told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where sidecars and API servers are answered, by TLS.
+    pub listen: SocketAddr,
+    /// Where kubelets, Prometheus and people are answered.
+    pub http: SocketAddr,
+    /// The namespace of the release: of the lease and of the certificates' Secret.
+    pub namespace: String,
+    /// The Service's name: the certificate's, and that of the lease.
+    pub service: String,
+    /// This replica's name, such as its pod's.
+    pub identity: String,
+    /// Where other replicas send sidecars while this one leads, `IP:port`; the TLS listener's own where it is left out.
+    pub address: Option<SocketAddr>,
+    /// The Secret of the certificates.
+    pub secret: String,
+    /// Who makes them.
+    pub managed: Managed,
+    /// Names and addresses besides the Service's that the certificate is for.
+    pub names: Vec<String>,
+    /// Both webhook configurations' name; empty for none.
+    pub webhooks: String,
+    /// What pods get.
+    pub injection: Injection,
+}
+
+/// Where a replica answers, once it does.
+#[derive(Clone, Copy, Debug)]
+pub struct Listening {
+    /// Sidecars and API servers.
+    pub tls: SocketAddr,
+    /// Everybody else.
+    pub http: SocketAddr,
+}
+
+/// Runs a replica until `stop`.
+///
+/// # Errors
+/// It cannot listen, or a part of it ended, which none should.
+pub async fn run(
+    client: Client,
+    options: Options,
+    stop: watch::Receiver<bool>,
+    listening: impl FnOnce(Listening),
+) -> anyhow::Result<()> {
+    let tls = bind(options.listen, "sidecars and webhooks").await?;
+    let plain = bind(options.http, "probes and metrics").await?;
+    let address = options.address.unwrap_or(tls.local_addr()?);
+    listening(Listening {
+        tls: tls.local_addr()?,
+        http: plain.local_addr()?,
+    });
+
+    let (leadership, led) = watch::channel(Leadership::Follows { leader: None });
+    let (leads, is_leading) = watch::channel(false);
+    let (trust, trusted) = watch::channel(Trust::default());
+    let terms = Terms::for_service(&options.service, &options.namespace, &options.names)?;
+    let names = Some(options.webhooks.clone()).filter(|name| !name.is_empty());
+    let setup = Setup {
+        namespace: options.namespace.clone(),
+        secret: options.secret.clone(),
+        managed: options.managed,
+        terms,
+        webhooks: Webhooks {
+            mutating: names.clone().into_iter().collect(),
+            validating: names.into_iter().collect(),
+        },
+    };
+    let (keeper, certificates) = Keeper::new(client.clone(), setup, is_leading);
+    let fleet = Fleet::new(session(), Duration::from_millis(HOLD_MILLIS));
+    let identities = Identities::new(client.clone());
+    let sync = Arc::new(Sync::new(fleet, identities, led.clone(), trusted));
+    let live = Arc::new(Live::new(sync.clone(), options.injection.clone()));
+    let (seen, written) = (Arc::new(Seen::default()), Arc::new(Written::default()));
+    let sources = Sources {
+        sync: sync.clone(),
+        seen: seen.clone(),
+        written: written.clone(),
+    };
+    let router = Router::new()
+        .merge(sync::router(sync.clone()))
+        .merge(admission::router(live.clone()));
+    let server = Server::new(router, certificates.resolver(), Limits::default());
+
+    let mut parts = JoinSet::new();
+    parts.spawn(keeper.run(stop.clone()));
+    parts.spawn(server.serve(tls, stop.clone()));
+    parts.spawn(serve_plain(plain, http::router(sources), stop.clone()));
+    parts.spawn(observe::policies(
+        client.clone(),
+        sync.clone(),
+        seen.clone(),
+    ));
+    parts.spawn(observe::cluster_policy(
+        client.clone(),
+        sync.clone(),
+        seen.clone(),
+    ));
+    parts.spawn(observe::pods(client.clone(), sync.clone(), seen));
+    parts.spawn(follow_leadership(led, leads, sync.clone()));
+    parts.spawn(follow_trust(certificates.changed(), trust, live));
+    parts.spawn(look_for_silence(sync.clone()));
+    parts.spawn(Writer::new(client.clone(), sync, &options.identity, written).run());
+    let candidate = Candidate {
+        namespace: options.namespace,
+        lease: options.service,
+        identity: options.identity,
+        address: address.to_string(),
+    };
+    // Last, and ended first, so that another replica leads while this one still answers what is open.
+    let election = tokio::spawn(leader::run(client, candidate, leadership, stop.clone()));
+
+    let mut stopped = stop.clone();
+    tokio::select! {
+        _ = stopped.wait_for(|stop| *stop) => {}
+        Some(ended) = parts.join_next() => {
+            ended.context("a part of the controller panicked")?;
+            anyhow::bail!("a part of the controller ended, which none should");
+        }
+    }
+    election.await.context("the election panicked")?;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    parts.shutdown().await;
+    Ok(())
+}
+
+async fn bind(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("the listener for {what} cannot be opened at {address}"))
+}
+
+/// A number for a leadership: any but 0.
+fn session() -> u64 {
+    fastrand::u64(1..)
+}
+
+async fn serve_plain(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
+    let stopped = async move {
+        let _ = stop.wait_for(|stop| *stop).await;
+    };
+    if let Err(error) = axum::serve(listener, router)
+        .with_graceful_shutdown(stopped)
+        .await
+    {
+        tracing::error!("probes and metrics are not served any more: {error}");
+    }
+}
+
+/// A new leadership begins with nothing known of sidecars.
+async fn follow_leadership(
+    mut led: watch::Receiver<Leadership>,
+    leads: watch::Sender<bool>,
+    sync: Arc<Sync>,
+) {
+    loop {
+        let is_leading = *led.borrow_and_update() == Leadership::Leads;
+        if is_leading && !*leads.borrow() {
+            sync.fleet().lead(session());
+        }
+        leads.send_if_modified(|was| std::mem::replace(was, is_leading) != is_leading);
+        if led.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// What pods and sidecars are told to trust follows the certificates.
+async fn follow_trust(
+    mut certificates: watch::Receiver<crate::certificates::Trusted>,
+    trust: watch::Sender<Trust>,
+    live: Arc<Live>,
+) {
+    loop {
+        let pem = certificates.borrow_and_update().ca_bundle.to_string();
+        live.trust(&pem);
+        trust.send_replace(Trust {
+            fingerprint: fingerprint_of_trust(&pem),
+            pem,
+        });
+        if certificates.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+async fn look_for_silence(sync: Arc<Sync>) {
+    loop {
+        tokio::time::sleep(SILENCE_LOOKED_FOR_EVERY).await;
+        let now = sync.now();
+        sync.fleet().expire(now);
+    }
+}
