@@ -1,0 +1,284 @@
+//! The control plane as a user has it: a real API server, the real controller, a pod that gets its sidecar by the webhook, and that
+//! sidecar, running, with the pod's own settings, token and certificates.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
+use ringside_controller::admission::configuration::{Reach, Webhooks};
+use ringside_controller::generated::definitions;
+use ringside_e2e::apiserver::{ApiServer, Namespace};
+use ringside_e2e::identity;
+use ringside_e2e::kubelet::Kubelet;
+use ringside_tests::metrics::Metrics;
+use ringside_tests::processes::{Process, free_port};
+use ringside_tests::setup::program;
+use ringside_tests::traffic::{Server, Stream, echo};
+use ringside_tests::{await_some, await_that, http};
+use serde_json::{Value, json};
+use tokio::runtime::{Builder, Runtime};
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().expect("a runtime for a test")
+}
+
+fn server(test: &str) -> Option<&'static ApiServer> {
+    static INSTALLED: OnceLock<()> = OnceLock::new();
+    let server = ApiServer::shared(test)?;
+    INSTALLED.get_or_init(|| {
+        server.apply(&definitions().expect("the definitions as YAML"));
+        server.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd/relaypolicies.ringside.dev"]);
+    });
+    Some(server)
+}
+
+/// A replica of the controller, in a namespace of its own.
+struct Controller {
+    process: Process,
+    tls: SocketAddr,
+    http: SocketAddr,
+}
+
+impl Controller {
+    fn start(server: &ApiServer, release: &str, tls: u16, name: &str) -> Self {
+        let process = Process::start("the controller", |folder| {
+            let mut command = Command::new(program().with_file_name("ringside-controller"));
+            command
+                .env("KUBECONFIG", server.kubeconfig())
+                .args(["run", "--http", "127.0.0.1:0", "--pod-ip", "127.0.0.1"])
+                .args(["--listen", &format!("127.0.0.1:{tls}"), "--service-address", &format!("127.0.0.1:{tls}")])
+                .args(["--namespace", release, "--webhooks", release, "--pod-name", name])
+                .args(["--certificate-name", "127.0.0.1"])
+                .arg("--ports-file")
+                .arg(folder.join("ports"));
+            command
+        });
+        let ports = await_some("the controller to listen", || {
+            let text = fs::read_to_string(process.folder().join("ports")).ok()?;
+            serde_json::from_str::<Value>(&text).ok()
+        });
+        let address = |name: &str| ports[name].as_str().unwrap().parse().unwrap();
+        let controller = Self {
+            tls: address("tls"),
+            http: address("http"),
+            process,
+        };
+        await_that("the controller to be ready", || {
+            http::get(controller.http, "/readyz").is_ok_and(|answer| answer.status == 200)
+        });
+        controller
+    }
+
+    fn leads(&self) -> bool {
+        let answer = http::get(self.http, "/metrics");
+        answer.is_ok_and(|answer| Metrics::parse(&answer.body).sum("ringside_controller_leads", &[]) == 1.0)
+    }
+}
+
+/// Tells the API server of the controller's webhooks, and waits until it trusts them.
+fn install_webhooks(server: &ApiServer, release: &str, tls: SocketAddr) {
+    let webhooks = Webhooks {
+        name: release.to_owned(),
+        labels: [].into(),
+        reach: Reach::Url(format!("https://{tls}")),
+        ca_pem: None,
+        release_namespace: release.to_owned(),
+    };
+    server.apply(&webhooks.mutating().to_string());
+    server.apply(&webhooks.validating().to_string());
+    for kind in ["mutatingwebhookconfiguration", "validatingwebhookconfiguration"] {
+        await_that("the certificates to be in the webhook configuration", || {
+            let path = "-o=jsonpath={.webhooks[0].clientConfig.caBundle}";
+            !server.kubectl(&["get", kind, release, path]).is_empty()
+        });
+    }
+}
+
+fn remove_webhooks(server: &ApiServer, release: &str) {
+    server.kubectl(&["delete", "mutatingwebhookconfiguration,validatingwebhookconfiguration", release]);
+}
+
+/// The sidecar of an injected pod, started as a kubelet would.
+struct Sidecar {
+    process: Process,
+    admin: SocketAddr,
+}
+
+impl Sidecar {
+    async fn start(client: &Client, namespace: &str, pod: &Pod) -> Self {
+        let value = serde_json::to_value(pod).unwrap();
+        let container = &value["spec"]["initContainers"][0];
+        assert_eq!(container["name"], "ringside", "the pod has no sidecar: {value}");
+        let token = identity::token(client, namespace, "default", identity::AUDIENCE, Some(pod)).await.unwrap();
+        let process = Process::start("the sidecar", |folder| {
+            let files = folder.join("pod");
+            fs::create_dir(&files).unwrap();
+            let annotation = |name: &str| value["metadata"]["annotations"][name].as_str().unwrap_or_default().to_owned();
+            fs::write(files.join("token"), token).unwrap();
+            fs::write(files.join("settings.json"), annotation("ringside.dev/settings")).unwrap();
+            fs::write(files.join("ca.pem"), annotation("ringside.dev/controller-ca")).unwrap();
+            fs::create_dir(folder.join("state")).unwrap();
+            let mut command = Command::new(program());
+            command.args(container["args"].as_array().unwrap().iter().map(|argument| argument.as_str().unwrap()));
+            for variable in container["env"].as_array().unwrap() {
+                let name = variable["name"].as_str().unwrap();
+                let given = match variable["valueFrom"]["fieldRef"]["fieldPath"].as_str() {
+                    None => variable["value"].as_str().unwrap_or_default(),
+                    Some("metadata.name") => value["metadata"]["name"].as_str().unwrap(),
+                    Some("metadata.namespace") => value["metadata"]["namespace"].as_str().unwrap(),
+                    Some("metadata.uid") => value["metadata"]["uid"].as_str().unwrap(),
+                    Some(other) => panic!("the sidecar asks for {other}"),
+                };
+                command.env(name, given);
+            }
+            // Several pods share this machine, which have an address each in a cluster; and folders are mounted there.
+            command
+                .env("RINGSIDE_ADMIN", "127.0.0.1:0")
+                .env("RINGSIDE_ADMIN_PORT_FILE", folder.join("admin"))
+                .env("RINGSIDE_WORKERS", "1")
+                .env("RINGSIDE_POD_FILES", &files)
+                .env("RINGSIDE_STATE", folder.join("state"));
+            command
+        });
+        let admin = await_some("the sidecar's admin port", || {
+            fs::read_to_string(process.folder().join("admin")).ok()?.trim().parse().ok()
+        });
+        Self { process, admin }
+    }
+
+    fn json(&self, path: &str) -> Value {
+        let answer = http::get(self.admin, path).unwrap();
+        serde_json::from_str(&answer.body).unwrap_or_else(|error| panic!("{path}: {error}: {}", answer.body))
+    }
+
+    /// The value of a setting in effect.
+    fn setting(&self, group: &str, field: &str) -> Value {
+        self.json("/config")["settings"][group][field].clone()
+    }
+}
+
+fn policy(spec: &str) -> String {
+    format!("{{apiVersion: ringside.dev/v1alpha1, kind: RelayPolicy, metadata: {{name: web}}, spec: {spec}}}")
+}
+
+fn apply(namespace: &Namespace<'_>, spec: &str) {
+    let answer = namespace.try_kubectl_with(&["apply", "-f", "-"], &policy(spec));
+    assert!(answer.status.success(), "{answer}");
+}
+
+/// Makes a pod that asks for a relay, until it gets one: the API server's webhook configuration takes effect after a moment.
+async fn injected_pod(kubelet: &Kubelet, name: &str, listen: u16, target: u16) -> Pod {
+    let fields = |name: &str| {
+        json!({
+            "metadata": {"name": name, "labels": {"app": "web", "ringside.dev/inject": "enabled"},
+                "annotations": {"ringside.dev/relay": format!("web={listen}:{target}")}},
+            "spec": {"serviceAccountName": "default", "containers": [{"name": "app", "image": "app"}]},
+        })
+    };
+    for attempt in 0..100 {
+        let name = if attempt == 0 { name.to_owned() } else { format!("{name}-{attempt}") };
+        let pod = kubelet.create(fields(&name)).await.unwrap();
+        let has_sidecar = pod.spec.as_ref().is_some_and(|spec| spec.init_containers.is_some());
+        if has_sidecar {
+            return pod;
+        }
+        kubelet.delete(&name).await.unwrap();
+        kubelet.finish(&name).await.ok();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("the webhook is never called");
+}
+
+#[test]
+fn a_policy_is_live_in_a_pod_that_the_webhook_gave_its_sidecar() {
+    let Some(server) = server("a_policy_is_live_in_a_pod_that_the_webhook_gave_its_sidecar") else {
+        return;
+    };
+    let (release, shop) = (server.namespace("release"), server.namespace("shop"));
+    let controller = Controller::start(server, release.name(), free_port(), "one");
+    install_webhooks(server, release.name(), controller.tls);
+    let application = Server::tcp("127.0.0.1:0", echo);
+    runtime().block_on(async {
+        let client = server.client();
+        let kubelet = Kubelet::new(client.clone(), shop.name(), "node");
+        apply(&shop, "{podSelector: {matchLabels: {app: web}}, batch: {max: 64}}");
+        let listen = free_port();
+        let pod = injected_pod(&kubelet, "web", listen, application.address().port()).await;
+        let name = pod.metadata.name.clone().unwrap();
+        kubelet.bind(&name).await.unwrap();
+        kubelet.start(&name).await.unwrap();
+        let sidecar = Sidecar::start(&client, shop.name(), &pod).await;
+        kubelet.set_ready(&name, true).await.unwrap();
+
+        // Traffic, and what the policy says, told by the pod and by the policy.
+        let stream = Stream::connect(SocketAddr::from(([127, 0, 0, 1], listen))).unwrap();
+        await_that("the policy's settings to be live", || sidecar.setting("batch", "max") == 64);
+        shop.kubectl(&["wait", "rlp/web", "--for=condition=Programmed", "--timeout=60s"]);
+        shop.kubectl(&["wait", "rlp/web", "--for=jsonpath={.status.pods.summary}=1/1", "--timeout=60s"]);
+        shop.kubectl(&["wait", "rlp/web", "--for=condition=Ready", "--timeout=60s"]);
+
+        // A change is live while the connection stays.
+        let begin = Instant::now();
+        apply(&shop, "{podSelector: {matchLabels: {app: web}}, batch: {max: 32}}");
+        await_that("a change of the policy to be live", || sidecar.setting("batch", "max") == 32);
+        println!("a change of the policy was live {:.0} ms after kubectl began", begin.elapsed().as_secs_f64() * 1e3);
+        drop(stream);
+
+        // What is wrong only beside the cluster's settings is refused where it is written.
+        let refused = shop.try_kubectl_with(&["apply", "-f", "-"], &policy("{podSelector: {matchLabels: {app: web}}, batch: {min: 300}}"));
+        assert!(refused.err.contains("batch.min is 300, but must be at most batch.max (256)"), "{refused}");
+        assert_eq!(sidecar.setting("batch", "max"), 32);
+
+        // Gone: the defaults again.
+        shop.kubectl(&["delete", "rlp", "web"]);
+        await_that("the defaults to be back", || sidecar.setting("batch", "max") == 256);
+        drop(sidecar.process);
+    });
+    remove_webhooks(server, release.name());
+    drop(controller.process);
+}
+
+#[test]
+fn another_replica_takes_over_and_traffic_never_notices() {
+    let Some(server) = server("another_replica_takes_over_and_traffic_never_notices") else {
+        return;
+    };
+    let (release, shop) = (server.namespace("release"), server.namespace("shop"));
+    let first = Controller::start(server, release.name(), free_port(), "one");
+    await_that("the first replica to lead", || first.leads());
+    let second = Controller::start(server, release.name(), free_port(), "two");
+    install_webhooks(server, release.name(), second.tls);
+    let application = Server::tcp("127.0.0.1:0", echo);
+    runtime().block_on(async {
+        let client = server.client();
+        let kubelet = Kubelet::new(client.clone(), shop.name(), "node");
+        apply(&shop, "{podSelector: {}, batch: {max: 64}}");
+        let listen = free_port();
+        let pod = injected_pod(&kubelet, "web", listen, application.address().port()).await;
+        let name = pod.metadata.name.clone().unwrap();
+        kubelet.bind(&name).await.unwrap();
+        kubelet.start(&name).await.unwrap();
+        // It was told the second one's address, which names the leader.
+        let sidecar = Sidecar::start(&client, shop.name(), &pod).await;
+        kubelet.set_ready(&name, true).await.unwrap();
+        shop.kubectl(&["wait", "rlp/web", "--for=jsonpath={.status.pods.summary}=1/1", "--timeout=60s"]);
+        assert!(!second.leads());
+
+        first.process.signal(libc::SIGKILL);
+        let begin = Instant::now();
+        await_that("the second replica to lead", || second.leads());
+        println!("the second replica led {:.1} s after the first was killed", begin.elapsed().as_secs_f64());
+        apply(&shop, "{podSelector: {}, batch: {max: 32}}");
+        await_that("a change by the new leader to be live", || sidecar.setting("batch", "max") == 32);
+        shop.kubectl(&["wait", "rlp/web", "--for=jsonpath={.status.observedGeneration}=2", "--timeout=60s"]);
+        shop.kubectl(&["wait", "rlp/web", "--for=condition=Programmed", "--timeout=60s"]);
+        assert!(Stream::connect(SocketAddr::from(([127, 0, 0, 1], listen))).is_ok());
+        drop(sidecar.process);
+    });
+    remove_webhooks(server, release.name());
+    drop(second.process);
+}
