@@ -23,7 +23,10 @@ use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 
 fn runtime() -> Runtime {
-    Builder::new_current_thread().enable_all().build().expect("a runtime for a test")
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime for a test")
 }
 
 fn server(test: &str) -> Option<&'static ApiServer> {
@@ -31,7 +34,12 @@ fn server(test: &str) -> Option<&'static ApiServer> {
     let server = ApiServer::shared(test)?;
     INSTALLED.get_or_init(|| {
         server.apply(&definitions().expect("the definitions as YAML"));
-        server.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd/relaypolicies.ringside.dev"]);
+        server.kubectl(&[
+            "wait",
+            "--for=condition=Established",
+            "--timeout=30s",
+            "crd/relaypolicies.ringside.dev",
+        ]);
     });
     Some(server)
 }
@@ -50,8 +58,20 @@ impl Controller {
             command
                 .env("KUBECONFIG", server.kubeconfig())
                 .args(["run", "--http", "127.0.0.1:0", "--pod-ip", "127.0.0.1"])
-                .args(["--listen", &format!("127.0.0.1:{tls}"), "--service-address", &format!("127.0.0.1:{tls}")])
-                .args(["--namespace", release, "--webhooks", release, "--pod-name", name])
+                .args([
+                    "--listen",
+                    &format!("127.0.0.1:{tls}"),
+                    "--service-address",
+                    &format!("127.0.0.1:{tls}"),
+                ])
+                .args([
+                    "--namespace",
+                    release,
+                    "--webhooks",
+                    release,
+                    "--pod-name",
+                    name,
+                ])
                 .args(["--certificate-name", "127.0.0.1"])
                 .arg("--ports-file")
                 .arg(folder.join("ports"));
@@ -75,12 +95,16 @@ impl Controller {
 
     fn leads(&self) -> bool {
         let answer = http::get(self.http, "/metrics");
-        answer.is_ok_and(|answer| Metrics::parse(&answer.body).sum("ringside_controller_leads", &[]) == 1.0)
+        answer.is_ok_and(|answer| {
+            Metrics::parse(&answer.body).sum("ringside_controller_leads", &[]) == 1.0
+        })
     }
 }
 
 /// Tells the API server of the controller's webhooks, and waits until it trusts them.
-fn install_webhooks(server: &ApiServer, release: &str, tls: SocketAddr) {
+///
+/// Only of the pods of one namespace: other tests have webhooks of their own at the same server.
+fn install_webhooks(server: &ApiServer, release: &str, of: &str, tls: SocketAddr) {
     let webhooks = Webhooks {
         name: release.to_owned(),
         labels: [].into(),
@@ -88,18 +112,31 @@ fn install_webhooks(server: &ApiServer, release: &str, tls: SocketAddr) {
         ca_pem: None,
         release_namespace: release.to_owned(),
     };
-    server.apply(&webhooks.mutating().to_string());
-    server.apply(&webhooks.validating().to_string());
-    for kind in ["mutatingwebhookconfiguration", "validatingwebhookconfiguration"] {
-        await_that("the certificates to be in the webhook configuration", || {
-            let path = "-o=jsonpath={.webhooks[0].clientConfig.caBundle}";
-            !server.kubectl(&["get", kind, release, path]).is_empty()
-        });
+    for mut configuration in [webhooks.mutating(), webhooks.validating()] {
+        configuration["webhooks"][0]["namespaceSelector"] =
+            json!({"matchLabels": {"kubernetes.io/metadata.name": of}});
+        server.apply(&configuration.to_string());
+    }
+    for kind in [
+        "mutatingwebhookconfiguration",
+        "validatingwebhookconfiguration",
+    ] {
+        await_that(
+            "the certificates to be in the webhook configuration",
+            || {
+                let path = "-o=jsonpath={.webhooks[0].clientConfig.caBundle}";
+                !server.kubectl(&["get", kind, release, path]).is_empty()
+            },
+        );
     }
 }
 
 fn remove_webhooks(server: &ApiServer, release: &str) {
-    server.kubectl(&["delete", "mutatingwebhookconfiguration,validatingwebhookconfiguration", release]);
+    server.kubectl(&[
+        "delete",
+        "mutatingwebhookconfiguration,validatingwebhookconfiguration",
+        release,
+    ]);
 }
 
 /// The sidecar of an injected pod, started as a kubelet would.
@@ -112,18 +149,42 @@ impl Sidecar {
     async fn start(client: &Client, namespace: &str, pod: &Pod) -> Self {
         let value = serde_json::to_value(pod).unwrap();
         let container = &value["spec"]["initContainers"][0];
-        assert_eq!(container["name"], "ringside", "the pod has no sidecar: {value}");
-        let token = identity::token(client, namespace, "default", identity::AUDIENCE, Some(pod)).await.unwrap();
+        assert_eq!(
+            container["name"], "ringside",
+            "the pod has no sidecar: {value}"
+        );
+        let token = identity::token(client, namespace, "default", identity::AUDIENCE, Some(pod))
+            .await
+            .unwrap();
         let process = Process::start("the sidecar", |folder| {
             let files = folder.join("pod");
             fs::create_dir(&files).unwrap();
-            let annotation = |name: &str| value["metadata"]["annotations"][name].as_str().unwrap_or_default().to_owned();
+            let annotation = |name: &str| {
+                value["metadata"]["annotations"][name]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned()
+            };
             fs::write(files.join("token"), token).unwrap();
-            fs::write(files.join("settings.json"), annotation("ringside.dev/settings")).unwrap();
-            fs::write(files.join("ca.pem"), annotation("ringside.dev/controller-ca")).unwrap();
+            fs::write(
+                files.join("settings.json"),
+                annotation("ringside.dev/settings"),
+            )
+            .unwrap();
+            fs::write(
+                files.join("ca.pem"),
+                annotation("ringside.dev/controller-ca"),
+            )
+            .unwrap();
             fs::create_dir(folder.join("state")).unwrap();
             let mut command = Command::new(program());
-            command.args(container["args"].as_array().unwrap().iter().map(|argument| argument.as_str().unwrap()));
+            command.args(
+                container["args"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|argument| argument.as_str().unwrap()),
+            );
             for variable in container["env"].as_array().unwrap() {
                 let name = variable["name"].as_str().unwrap();
                 let given = match variable["valueFrom"]["fieldRef"]["fieldPath"].as_str() {
@@ -145,24 +206,28 @@ impl Sidecar {
             command
         });
         let admin = await_some("the sidecar's admin port", || {
-            fs::read_to_string(process.folder().join("admin")).ok()?.trim().parse().ok()
+            fs::read_to_string(process.folder().join("admin"))
+                .ok()?
+                .trim()
+                .parse()
+                .ok()
         });
         Self { process, admin }
     }
 
-    fn json(&self, path: &str) -> Value {
-        let answer = http::get(self.admin, path).unwrap();
-        serde_json::from_str(&answer.body).unwrap_or_else(|error| panic!("{path}: {error}: {}", answer.body))
-    }
-
     /// The value of a setting in effect.
     fn setting(&self, group: &str, field: &str) -> Value {
-        self.json("/config")["settings"][group][field].clone()
+        let answer = http::get(self.admin, "/config").unwrap();
+        let config: Value = serde_yaml::from_str(&answer.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", answer.body));
+        config["settings"][group][field].clone()
     }
 }
 
 fn policy(spec: &str) -> String {
-    format!("{{apiVersion: ringside.dev/v1alpha1, kind: RelayPolicy, metadata: {{name: web}}, spec: {spec}}}")
+    format!(
+        "{{apiVersion: ringside.dev/v1alpha1, kind: RelayPolicy, metadata: {{name: web}}, spec: {spec}}}"
+    )
 }
 
 fn apply(namespace: &Namespace<'_>, spec: &str) {
@@ -180,9 +245,16 @@ async fn injected_pod(kubelet: &Kubelet, name: &str, listen: u16, target: u16) -
         })
     };
     for attempt in 0..100 {
-        let name = if attempt == 0 { name.to_owned() } else { format!("{name}-{attempt}") };
+        let name = if attempt == 0 {
+            name.to_owned()
+        } else {
+            format!("{name}-{attempt}")
+        };
         let pod = kubelet.create(fields(&name)).await.unwrap();
-        let has_sidecar = pod.spec.as_ref().is_some_and(|spec| spec.init_containers.is_some());
+        let has_sidecar = pod
+            .spec
+            .as_ref()
+            .is_some_and(|spec| spec.init_containers.is_some());
         if has_sidecar {
             return pod;
         }
@@ -200,12 +272,15 @@ fn a_policy_is_live_in_a_pod_that_the_webhook_gave_its_sidecar() {
     };
     let (release, shop) = (server.namespace("release"), server.namespace("shop"));
     let controller = Controller::start(server, release.name(), free_port(), "one");
-    install_webhooks(server, release.name(), controller.tls);
+    install_webhooks(server, release.name(), shop.name(), controller.tls);
     let application = Server::tcp("127.0.0.1:0", echo);
     runtime().block_on(async {
         let client = server.client();
         let kubelet = Kubelet::new(client.clone(), shop.name(), "node");
-        apply(&shop, "{podSelector: {matchLabels: {app: web}}, batch: {max: 64}}");
+        apply(
+            &shop,
+            "{podSelector: {matchLabels: {app: web}}, batch: {max: 64}}",
+        );
         let listen = free_port();
         let pod = injected_pod(&kubelet, "web", listen, application.address().port()).await;
         let name = pod.metadata.name.clone().unwrap();
@@ -216,26 +291,56 @@ fn a_policy_is_live_in_a_pod_that_the_webhook_gave_its_sidecar() {
 
         // Traffic, and what the policy says, told by the pod and by the policy.
         let stream = Stream::connect(SocketAddr::from(([127, 0, 0, 1], listen))).unwrap();
-        await_that("the policy's settings to be live", || sidecar.setting("batch", "max") == 64);
-        shop.kubectl(&["wait", "rlp/web", "--for=condition=Programmed", "--timeout=60s"]);
-        shop.kubectl(&["wait", "rlp/web", "--for=jsonpath={.status.pods.summary}=1/1", "--timeout=60s"]);
+        await_that("the policy's settings to be live", || {
+            sidecar.setting("batch", "max") == 64
+        });
+        shop.kubectl(&[
+            "wait",
+            "rlp/web",
+            "--for=condition=Programmed",
+            "--timeout=60s",
+        ]);
+        shop.kubectl(&[
+            "wait",
+            "rlp/web",
+            "--for=jsonpath={.status.pods.summary}=1/1",
+            "--timeout=60s",
+        ]);
         shop.kubectl(&["wait", "rlp/web", "--for=condition=Ready", "--timeout=60s"]);
 
         // A change is live while the connection stays.
         let begin = Instant::now();
-        apply(&shop, "{podSelector: {matchLabels: {app: web}}, batch: {max: 32}}");
-        await_that("a change of the policy to be live", || sidecar.setting("batch", "max") == 32);
-        println!("a change of the policy was live {:.0} ms after kubectl began", begin.elapsed().as_secs_f64() * 1e3);
+        apply(
+            &shop,
+            "{podSelector: {matchLabels: {app: web}}, batch: {max: 32}}",
+        );
+        await_that("a change of the policy to be live", || {
+            sidecar.setting("batch", "max") == 32
+        });
+        println!(
+            "a change of the policy was live {:.0} ms after kubectl began",
+            begin.elapsed().as_secs_f64() * 1e3
+        );
         drop(stream);
 
         // What is wrong only beside the cluster's settings is refused where it is written.
-        let refused = shop.try_kubectl_with(&["apply", "-f", "-"], &policy("{podSelector: {matchLabels: {app: web}}, batch: {min: 300}}"));
-        assert!(refused.err.contains("batch.min is 300, but must be at most batch.max (256)"), "{refused}");
+        let refused = shop.try_kubectl_with(
+            &["apply", "-f", "-"],
+            &policy("{podSelector: {matchLabels: {app: web}}, batch: {min: 300}}"),
+        );
+        assert!(
+            refused
+                .err
+                .contains("batch.min is 300, but must be at most batch.max (256)"),
+            "{refused}"
+        );
         assert_eq!(sidecar.setting("batch", "max"), 32);
 
         // Gone: the defaults again.
         shop.kubectl(&["delete", "rlp", "web"]);
-        await_that("the defaults to be back", || sidecar.setting("batch", "max") == 256);
+        await_that("the defaults to be back", || {
+            sidecar.setting("batch", "max") == 256
+        });
         drop(sidecar.process);
     });
     remove_webhooks(server, release.name());
@@ -251,7 +356,7 @@ fn another_replica_takes_over_and_traffic_never_notices() {
     let first = Controller::start(server, release.name(), free_port(), "one");
     await_that("the first replica to lead", || first.leads());
     let second = Controller::start(server, release.name(), free_port(), "two");
-    install_webhooks(server, release.name(), second.tls);
+    install_webhooks(server, release.name(), shop.name(), second.tls);
     let application = Server::tcp("127.0.0.1:0", echo);
     runtime().block_on(async {
         let client = server.client();
@@ -265,17 +370,37 @@ fn another_replica_takes_over_and_traffic_never_notices() {
         // It was told the second one's address, which names the leader.
         let sidecar = Sidecar::start(&client, shop.name(), &pod).await;
         kubelet.set_ready(&name, true).await.unwrap();
-        shop.kubectl(&["wait", "rlp/web", "--for=jsonpath={.status.pods.summary}=1/1", "--timeout=60s"]);
+        shop.kubectl(&[
+            "wait",
+            "rlp/web",
+            "--for=jsonpath={.status.pods.summary}=1/1",
+            "--timeout=60s",
+        ]);
         assert!(!second.leads());
 
         first.process.signal(libc::SIGKILL);
         let begin = Instant::now();
         await_that("the second replica to lead", || second.leads());
-        println!("the second replica led {:.1} s after the first was killed", begin.elapsed().as_secs_f64());
+        println!(
+            "the second replica led {:.1} s after the first was killed",
+            begin.elapsed().as_secs_f64()
+        );
         apply(&shop, "{podSelector: {}, batch: {max: 32}}");
-        await_that("a change by the new leader to be live", || sidecar.setting("batch", "max") == 32);
-        shop.kubectl(&["wait", "rlp/web", "--for=jsonpath={.status.observedGeneration}=2", "--timeout=60s"]);
-        shop.kubectl(&["wait", "rlp/web", "--for=condition=Programmed", "--timeout=60s"]);
+        await_that("a change by the new leader to be live", || {
+            sidecar.setting("batch", "max") == 32
+        });
+        shop.kubectl(&[
+            "wait",
+            "rlp/web",
+            "--for=jsonpath={.status.observedGeneration}=2",
+            "--timeout=60s",
+        ]);
+        shop.kubectl(&[
+            "wait",
+            "rlp/web",
+            "--for=condition=Programmed",
+            "--timeout=60s",
+        ]);
         assert!(Stream::connect(SocketAddr::from(([127, 0, 0, 1], listen))).is_ok());
         drop(sidecar.process);
     });
