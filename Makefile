@@ -20,7 +20,7 @@ apiserver:
 # HAProxy, nginx and Ringside on the same work, side by side: about 5 minutes.
 bench:
 	@cargo build --release --quiet --package ringside --package ringside-bench
-	@target/release/ringside-load compare
+	@target/release/ringside-load compare --ringside-settings file
 
 # How much slower others' answers become under each attack of the denial tests, beside what the attack costs the machine: about 8
 # minutes. Fails where the relay makes them more than twice as slow. The table is target/denial.md.
