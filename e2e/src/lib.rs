@@ -4,6 +4,7 @@
 //! for by name (`E2E_KUBECONFIG`), and a test that cannot have one is skipped aloud.
 
 pub mod apiserver;
+pub mod definitions;
 pub mod forwarder;
 pub mod identity;
 pub mod kubelet;

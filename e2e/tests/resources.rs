@@ -1,27 +1,8 @@
 //! The custom resources at a real API server, as a user meets them: what is allowed, what is refused and by which sentence, and
 //! how kubectl shows them.
 
-use std::sync::OnceLock;
-
-use ringside_controller::generated::definitions;
-use ringside_e2e::apiserver::{ApiServer, Namespace};
-
-/// The shared server, with the definitions installed.
-fn server(test: &str) -> Option<&'static ApiServer> {
-    static INSTALLED: OnceLock<()> = OnceLock::new();
-    let server = ApiServer::shared(test)?;
-    INSTALLED.get_or_init(|| {
-        server.apply(&definitions().expect("the definitions as YAML"));
-        server.kubectl(&[
-            "wait",
-            "--for=condition=Established",
-            "--timeout=30s",
-            "crd/relaypolicies.ringside.dev",
-            "crd/clusterrelaypolicies.ringside.dev",
-        ]);
-    });
-    Some(server)
-}
+use ringside_e2e::apiserver::Namespace;
+use ringside_e2e::definitions::installed;
 
 fn policy(spec: &str) -> String {
     format!(
@@ -166,7 +147,7 @@ const RULES: [(&str, &str, &str); 24] = [
 #[test]
 fn each_rule_allows_what_it_should_and_refuses_the_rest_with_a_sentence() {
     let Some(server) =
-        server("each_rule_allows_what_it_should_and_refuses_the_rest_with_a_sentence")
+        installed("each_rule_allows_what_it_should_and_refuses_the_rest_with_a_sentence")
     else {
         return;
     };
@@ -181,7 +162,7 @@ fn each_rule_allows_what_it_should_and_refuses_the_rest_with_a_sentence() {
 
 #[test]
 fn the_one_cluster_policy_is_named_default() {
-    let Some(server) = server("the_one_cluster_policy_is_named_default") else {
+    let Some(server) = installed("the_one_cluster_policy_is_named_default") else {
         return;
     };
     let named = |name: &str| {
@@ -203,7 +184,7 @@ fn the_one_cluster_policy_is_named_default() {
 
 #[test]
 fn kubectl_shows_explains_and_keeps_what_was_written() {
-    let Some(server) = server("kubectl_shows_explains_and_keeps_what_was_written") else {
+    let Some(server) = installed("kubectl_shows_explains_and_keeps_what_was_written") else {
         return;
     };
     let namespace = server.namespace("shown");
@@ -263,7 +244,7 @@ fn kubectl_shows_explains_and_keeps_what_was_written() {
 
 #[test]
 fn statuses_merge_by_the_type_of_their_conditions() {
-    let Some(server) = server("statuses_merge_by_the_type_of_their_conditions") else {
+    let Some(server) = installed("statuses_merge_by_the_type_of_their_conditions") else {
         return;
     };
     let namespace = server.namespace("status");
