@@ -1,5 +1,7 @@
 //! Who a pod is: tokens of service accounts as the kubelet asks for them, and what a review makes of a token.
 
+use std::time::Duration;
+
 use k8s_openapi::api::authentication::v1::{
     BoundObjectReference, TokenRequest, TokenRequestSpec, TokenReview, TokenReviewSpec,
     TokenReviewStatus,
@@ -10,6 +12,9 @@ use kube::{Api, Client, ResourceExt};
 
 /// The audience of the controller, which tokens for it must name.
 pub const AUDIENCE: &str = "ringside.dev";
+
+/// The shortest life of a token that Kubernetes gives.
+const LIFE: Duration = Duration::from_secs(600);
 
 /// A token of the service account `account`, for `audience`, good for ten minutes, which is the least that Kubernetes
 /// gives. `pod` binds it, as a kubelet does for a projected token: its name and UID are in the token, and a review refuses
@@ -24,6 +29,21 @@ pub async fn token(
     audience: &str,
     pod: Option<&Pod>,
 ) -> kube::Result<String> {
+    token_living(client, namespace, account, audience, pod, LIFE).await
+}
+
+/// As [`token`], good for `life`: ten minutes at least.
+///
+/// # Errors
+/// Whatever the API server refuses.
+pub async fn token_living(
+    client: &Client,
+    namespace: &str,
+    account: &str,
+    audience: &str,
+    pod: Option<&Pod>,
+    life: Duration,
+) -> kube::Result<String> {
     let bound = pod.map(|pod| BoundObjectReference {
         api_version: Some("v1".to_owned()),
         kind: Some("Pod".to_owned()),
@@ -34,7 +54,7 @@ pub async fn token(
         spec: TokenRequestSpec {
             audiences: vec![audience.to_owned()],
             bound_object_ref: bound,
-            expiration_seconds: Some(600),
+            expiration_seconds: i64::try_from(life.as_secs()).ok(),
         },
         ..Default::default()
     };

@@ -79,8 +79,17 @@ fn number(kind: Kind) -> u32 {
 fn serves(mut relay: Relay, server: &Server, connections: usize) {
     let stream = relay.connect();
     stream.ping(UP, 0, 1000).unwrap();
-    stream.exchange(UP, UP, 1000..16 << 20, 256 << 10).unwrap();
+    if let Err(error) = stream.exchange(UP, UP, 1000..16 << 20, 256 << 10) {
+        let told = ["/statusz", "/metrics"].map(|path| {
+            relay
+                .admin("GET", path)
+                .map_or(String::new(), |answer| answer.body)
+        });
+        panic!("{error:?}: {}", told.join("\n"));
+    }
     drop(stream);
+    // Its descriptors may be the last ones.
+    relay.settle();
     let streams: Vec<Stream> = (0..connections).map(|_| relay.connect()).collect();
     for stream in &streams {
         stream.ping(UP, 0, 1000).unwrap();
@@ -209,7 +218,14 @@ fn little_locked_memory(kind: Kind) {
 }
 
 fn few_descriptors(kind: Kind) {
-    for (limit, connections) in [(64, 8), (32, 1)] {
+    let server = Server::local(echo);
+    let idle = setup(kind, &server, []).start();
+    let without_a_connection = idle.process().descriptors() as u32;
+    drop(idle);
+    // A connection takes two. What is left is enough for no pipe, for one, and for both that a stream needs.
+    let tight = (3..=7).map(|more| (without_a_connection + more, 1));
+    for (limit, connections) in tight.chain([(64, 8)]) {
+        println!("a limit of {limit} descriptors");
         let server = Server::local(echo);
         let relay = setup(kind, &server, []).descriptors(limit).start();
         serves(relay, &server, connections);

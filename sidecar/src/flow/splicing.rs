@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Ending, Flow, Operation, Phase, RETRY_PAUSE, Side, View};
+use super::{Action, Ending, Flow, Operation, Phase, Side, View};
 use crate::backend::{Errno, Pipe, Readiness};
 use crate::time::Time;
 
@@ -171,11 +171,9 @@ impl Flow {
         }
     }
 
-    /// There is no pipe for bytes from `from`: back to receives, as soon as what is in the other pipe has been
-    /// passed on. Until then a pipe is asked for again now and then.
-    pub fn no_pipe(&mut self, from: Side, now: Time) {
-        self.ends[from as usize].retry_at = now.saturating_add(RETRY_PAUSE);
-        self.leave_splicing_if_quiet(now);
+    /// There are no pipes for it after all, and nothing has been spliced yet: back to receives.
+    pub fn no_pipes(&mut self) {
+        self.phase = Phase::LeavingSplice;
     }
 
     /// The watched side is ready in these ways.

@@ -165,7 +165,7 @@ enum Waiting {
     Woken,
 }
 
-/// Pipes for splicing: as many as streams hold places for, lent for as long as they hold bytes.
+/// Pipes for splicing: at least one for each place that streams hold, lent for as long as it holds bytes.
 #[derive(Default)]
 struct Pipes {
     free: Vec<Pipe>,

@@ -1,7 +1,7 @@
 //! Splicing: pumps streams from socket to socket through pipes, a bounded amount per connection and turn.
 
 use super::{Connection, Worker, mark_dirty};
-use crate::backend::{Backend, Errno, Pipe};
+use crate::backend::Backend;
 use crate::flow::{FlowId, Side};
 
 /// What one direction of a stream may move in one turn: a message beside it waits no longer than that takes.
@@ -62,18 +62,16 @@ impl<B: Backend> Worker<B> {
                 .may_splice_in(from, share_bytes, self.now)
                 .filter(|_| taken < BYTES_PER_TURN);
             let pipe = match (into, flow.pipe(from)) {
-                (Some(_), None) => match self.pipes.lend(&mut self.backend) {
-                    Ok((pipe, descriptors)) => {
-                        self.surroundings.shared.count_descriptors(descriptors);
-                        flow.lend_pipe(from, pipe);
-                        pipe
-                    }
-                    Err(_) => {
-                        // No descriptor for a pipe: back to receives, which take none.
-                        flow.no_pipe(from, self.now);
+                (Some(_), None) => {
+                    // A place is a pipe: there is one for each.
+                    let Some(pipe) = self.pipes.free.pop() else {
+                        debug_assert!(false, "a place without a pipe");
+                        flow.no_pipes();
                         break;
-                    }
-                },
+                    };
+                    flow.lend_pipe(from, pipe);
+                    pipe
+                }
                 (_, Some(pipe)) => pipe,
                 (None, None) => break,
             };
@@ -100,9 +98,23 @@ impl<B: Backend> Worker<B> {
         connection.relay.stats[self.surroundings.index].relayed(from, passed_on as u64);
     }
 
+    /// Gives a stream its places and makes the pipes for both before a byte is in one: a stream that has only one pipe could wait
+    /// for ever for a target that does not read on before its own bytes are taken.
     pub(super) fn begin_splicing(&mut self, id: FlowId) {
         self.pipes.held += 2;
         self.set_splice_mode(id, true);
+        while self.pipes.made < self.pipes.held {
+            let Ok(pipe) = self.backend.pipe() else {
+                // No descriptor for a pipe: back to receives, which take none.
+                if let Some(connection) = self.connections.get_mut(id) {
+                    connection.flow.no_pipes();
+                }
+                return;
+            };
+            self.pipes.free.push(pipe);
+            self.pipes.made += 1;
+            self.surroundings.shared.count_descriptors(2);
+        }
     }
 
     pub(super) fn end_splicing(&mut self, id: FlowId) {
@@ -123,7 +135,7 @@ impl<B: Backend> Worker<B> {
 
     /// Closes pipes that nobody uses, if there are more than the limit has become.
     pub(super) fn close_surplus_pipes(&mut self) {
-        while self.pipes.made > self.limits.pipes
+        while self.pipes.made > self.limits.pipes.max(self.pipes.held)
             && let Some(pipe) = self.pipes.free.pop()
         {
             self.backend.close_pipe(pipe);
@@ -152,17 +164,5 @@ impl<B: Backend> Worker<B> {
             }
         }
         self.close_surplus_pipes();
-    }
-}
-
-impl super::Pipes {
-    /// A pipe, and how many descriptors were made for it.
-    fn lend<B: Backend>(&mut self, backend: &mut B) -> Result<(Pipe, i32), Errno> {
-        if let Some(pipe) = self.free.pop() {
-            return Ok((pipe, 0));
-        }
-        let pipe = backend.pipe()?;
-        self.made += 1;
-        Ok((pipe, 2))
     }
 }

@@ -15,8 +15,8 @@ impl World {
                 if into.is_none() && self.flow.pipe(from).is_none() {
                     break;
                 }
-                if self.flow.pipe(from).is_none() && !self.lend_pipe(from) {
-                    break;
+                if self.flow.pipe(from).is_none() {
+                    self.lend_pipe(from);
                 }
                 if let Some(most) = into {
                     let result = self.splice_in(from, most);
@@ -40,11 +40,7 @@ impl World {
         self.is_streaming = self.flow.has_splice_work(share, self.now);
     }
 
-    pub(super) fn lend_pipe(&mut self, from: Side) -> bool {
-        if self.goes_wrong(4) {
-            self.flow.no_pipe(from, self.now);
-            return false;
-        }
+    pub(super) fn lend_pipe(&mut self, from: Side) {
         let index = self
             .pipes
             .iter()
@@ -58,7 +54,6 @@ impl World {
             });
         self.pipes[index].is_lent = true;
         self.flow.lend_pipe(from, pipe_name(index));
-        true
     }
 
     pub(super) fn piped(&mut self, from: Side) -> &mut Piped {

@@ -88,6 +88,9 @@ impl World {
                 self.holds_places = true;
                 self.splices += 1;
                 self.set_splice_mode(true);
+                if self.goes_wrong(4) {
+                    self.flow.no_pipes();
+                }
             }
             Action::EndSplicing => {
                 assert!(self.holds_places);

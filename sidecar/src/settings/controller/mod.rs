@@ -20,6 +20,7 @@ mod work;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::MutexGuard;
+use std::time::Duration;
 
 use ringside_api::sync::{PodIdentity, RefusedOffer, State};
 
@@ -67,6 +68,10 @@ pub struct Look {
 pub trait Host: Send + Sync + 'static {
     /// The time since its epoch.
     fn now(&self) -> Time;
+    /// How often it is seen whether something has to be told at once.
+    fn look_every(&self) -> Duration {
+        Duration::from_millis(50)
+    }
     /// What has to be told at once.
     fn look(&self) -> Look;
     /// All that is told.

@@ -19,9 +19,6 @@ use super::{Controller, Host, Look};
 use crate::settings::{Assignment, FoundIn};
 use crate::time::Time;
 
-/// How often it is seen whether something has to be told at once.
-const TICK: Duration = Duration::from_millis(50);
-
 /// How long an answer may take that the controller may hold back.
 const HELD_LIMIT: Duration = Duration::from_millis(HOLD_MILLIS + 10_000);
 
@@ -120,7 +117,7 @@ impl Work {
                 loop {
                     tokio::select! {
                         answer = &mut call => break Some(answer?),
-                        () = tokio::time::sleep(TICK) => if self.must_call(called) { break None },
+                        () = tokio::time::sleep(self.host.look_every()) => if self.must_call(called) { break None },
                     }
                 }
             };
@@ -159,7 +156,7 @@ impl Work {
             if left.is_zero() {
                 return;
             }
-            tokio::time::sleep(left.min(TICK)).await;
+            tokio::time::sleep(left.min(self.host.look_every())).await;
             let connected = self.failing.is_none();
             let wants = self.host.look().leave == Leave::Wants && begin.leave == Leave::Stays;
             let must = self.called.is_some_and(|last| self.must_call(last));

@@ -1,0 +1,259 @@
+//! `make bench-control`: one controller with thousands of sidecars, against a real API server: memory, CPU, how fast a change is live, how a
+//! restart goes, how fast pods are injected, how often statuses are written, how long policies take from cold.
+//!
+//! It owns the order of the measurements and the table. The sidecars are the sidecar's own client ([`ringside::settings::controller`]),
+//! thousands of them in this process, each with its own pod, token and TLS connection; only what a relay would tell of itself is made up.
+
+mod controller;
+mod fleet;
+mod injections;
+mod pods;
+mod sidecar;
+
+use std::time::{Duration, Instant};
+
+use ringside_e2e::apiserver::ApiServer;
+use ringside_e2e::definitions::install;
+use tokio::runtime::Builder;
+
+use controller::Controller;
+use fleet::Fleet;
+
+/// Namespaces; each has a policy, and its share of the pods.
+const NAMESPACES: usize = 10;
+
+/// Changes of a policy whose way into all sidecars is timed.
+const CHANGES: usize = 5;
+
+/// What is asked of a figure, and what it was.
+struct Row {
+    what: &'static str,
+    asked: &'static str,
+    measured: String,
+}
+
+fn main() {
+    let sidecars = number("SIDECARS", 10_000);
+    let idle = Duration::from_secs(number("IDLE_SECONDS", 60) as u64);
+    let Some(server) = ApiServer::own("control-bench") else {
+        std::process::exit(1);
+    };
+    install(&server);
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let rows = runtime.block_on(measure(&server, sidecars, idle));
+    println!("\n| {sidecars} sidecars, one controller | asked | measured |\n|---|---|---|");
+    for Row {
+        what,
+        asked,
+        measured,
+    } in rows
+    {
+        println!("| {what} | {asked} | {measured} |");
+    }
+}
+
+fn number(name: &str, default: usize) -> usize {
+    let given = std::env::var(name).ok().filter(|text| !text.is_empty());
+    given.map_or(default, |text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is {text:?}, but must be a number"))
+    })
+}
+
+async fn measure(server: &ApiServer, sidecars: usize, idle: Duration) -> Vec<Row> {
+    raise_descriptors(sidecars as u64 + 2_048);
+    let mut rows = Vec::new();
+    let mut row = |what, asked, measured: String| {
+        println!("{what}: {measured}");
+        rows.push(Row {
+            what,
+            asked,
+            measured,
+        });
+    };
+    let namespaces: Vec<_> = (0..NAMESPACES)
+        .map(|index| server.namespace(&format!("fleet-{index}")))
+        .collect();
+    let release = server.namespace("release");
+    for namespace in &namespaces {
+        namespace.apply(&policy("web", "web", 64));
+    }
+    let begin = Instant::now();
+    let pods = pods::make(server, &namespaces, sidecars).await;
+    println!(
+        "{sidecars} pods with tokens were made in {:.0} s",
+        begin.elapsed().as_secs_f64()
+    );
+
+    let controller = Controller::start(server, release.name());
+    let empty = controller.usage();
+    let begin = Instant::now();
+    let fleet = Fleet::start(server, &controller, release.name(), pods).await;
+    fleet.all_connected_since(begin).await;
+    let all = begin.elapsed().as_secs_f64();
+    row(
+        "all connected for the first time",
+        "-",
+        format!("{all:.1} s; {}", fleet.storm(begin)),
+    );
+    fleet.all_run_something().await;
+
+    // Long enough for what the beginning left behind to be over.
+    tokio::time::sleep(Duration::from_secs(45)).await;
+    let before = controller.usage();
+    tokio::time::sleep(idle).await;
+    let after = controller.usage();
+    let core = after.cpu_since(&before);
+    row(
+        "CPU when nothing changes",
+        "at most .2 of a core",
+        format!("{core:.3} of a core, over {} s", idle.as_secs()),
+    );
+    row(
+        "resident memory",
+        "at most 256 MiB",
+        format!(
+            "{:.0} MiB, at most {:.0} MiB so far; {:.0} MiB with the pods known and no sidecar",
+            after.resident_mib, after.resident_most_mib, empty.resident_mib
+        ),
+    );
+
+    let mut changes = Vec::new();
+    for change in 0..CHANGES {
+        changes.extend(fleet.change(server, 128 + change as u32).await);
+    }
+    row(
+        "a change of the ClusterRelayPolicy live in all",
+        "p99 at most 2 s",
+        format!(
+            "p50 {:.2} s, p99 {:.2} s, last {:.2} s ({CHANGES} changes)",
+            quantile(&mut changes, 0.5),
+            quantile(&mut changes, 0.99),
+            quantile(&mut changes, 1.0)
+        ),
+    );
+
+    let (mut took, missed) = {
+        let namespace = namespaces[0].name();
+        injections::at(
+            &controller,
+            fleet.ca(),
+            namespace,
+            100,
+            Duration::from_secs(20),
+        )
+        .await
+    };
+    row(
+        "injections at 100/s, beside the fleet",
+        "p99 at most 5 ms",
+        format!(
+            "p50 {:.2} ms, p99 {:.2} ms, slowest {:.1} ms; {} answered, {missed} not",
+            quantile(&mut took, 0.5) * 1e3,
+            quantile(&mut took, 0.99) * 1e3,
+            quantile(&mut took, 1.0) * 1e3,
+            took.len()
+        ),
+    );
+
+    let before = controller.metric("ringside_controller_status_writes_total");
+    let cpu = controller.usage();
+    let flaps = fleet.flap(Duration::from_secs(120)).await;
+    let written = controller.metric("ringside_controller_status_writes_total") - before;
+    let each = written / (NAMESPACES + 1) as f64 / 2.0;
+    row(
+        "statuses written while sidecars come and go",
+        "at most 6 a minute and policy",
+        format!(
+            "{each:.1} a minute and policy, at {:.0} changes a second; {:.2} of a core",
+            flaps as f64 / 120.0,
+            controller.usage().cpu_since(&cpu)
+        ),
+    );
+    let settled = controller.usage();
+    row(
+        "resident memory after all of that",
+        "at most 256 MiB",
+        format!(
+            "{:.0} MiB, at most {:.0} MiB",
+            settled.resident_mib, settled.resident_most_mib
+        ),
+    );
+
+    let (mut controller, mut restarts) = (controller, Vec::new());
+    for (how, signal) in [("asked to end", libc::SIGTERM), ("killed", libc::SIGKILL)] {
+        let reviews = "ringside_controller_token_reviews_total";
+        controller.end(signal);
+        let begin = Instant::now();
+        controller = Controller::start_at(server, release.name(), controller.tls);
+        fleet.all_connected_since(begin).await;
+        let all = begin.elapsed().as_secs_f64();
+        restarts.push(format!(
+            "{how}: {all:.1} s; {}, {:.0} TokenReviews",
+            fleet.storm(begin),
+            controller.metric(reviews)
+        ));
+    }
+    row(
+        "all back after a restart",
+        "within 30 s, no storm",
+        restarts.join("; "),
+    );
+    row(
+        "resident memory after the restart",
+        "at most 256 MiB",
+        format!("at most {:.0} MiB", controller.usage().resident_most_mib),
+    );
+
+    controller.end(libc::SIGTERM);
+    let each = 1_000 / NAMESPACES;
+    for namespace in &namespaces {
+        let all: Vec<_> = (0..each)
+            .map(|index| policy(&format!("p{index}"), &format!("app{index}"), 32))
+            .collect();
+        namespace.apply(&all.join("\n---\n"));
+    }
+    let begin = Instant::now();
+    let controller = Controller::start_at(server, release.name(), controller.tls);
+    let took = pods::policies_have_status(server, NAMESPACES * (each + 1), begin).await;
+    row(
+        "1,000 policies from cold",
+        "at most 10 s",
+        format!(
+            "{:.1} s, beside a fleet that comes back",
+            took.as_secs_f64()
+        ),
+    );
+    drop(controller);
+    rows
+}
+
+fn policy(name: &str, app: &str, batch: u32) -> String {
+    format!(
+        "{{apiVersion: ringside.dev/v1alpha1, kind: RelayPolicy, metadata: {{name: {name}}}, spec: \
+         {{podSelector: {{matchLabels: {{app: {app}}}}}, batch: {{min: {batch}}}}}}}"
+    )
+}
+
+/// The value below which `share` of all lie.
+fn quantile(values: &mut [f64], share: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let index = (values.len() as f64 * share).ceil() as usize;
+    values
+        .get(index.clamp(1, values.len().max(1)) - 1)
+        .copied()
+        .unwrap_or(f64::NAN)
+}
+
+/// Lets this process, and the controller that it starts, have so many descriptors.
+fn raise_descriptors(wanted: u64) {
+    let raised = ringside::backend::descriptors::raise_limit().unwrap_or(0);
+    assert!(
+        raised >= wanted,
+        "at most {raised} descriptors can be open here, and {wanted} are needed: ask for fewer SIDECARS"
+    );
+}

@@ -1,0 +1,111 @@
+//! The pods: made, bound and ready as a kubelet would have them, each with a token of its own; and the statuses of policies, looked for.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use kube::api::ListParams;
+use kube::{Api, Resource, ResourceExt};
+use ringside_api::resources::RelayPolicy;
+use ringside_api::sync::PodIdentity;
+use ringside_e2e::apiserver::{ApiServer, Namespace};
+use ringside_e2e::identity;
+use ringside_e2e::kubelet::Kubelet;
+use serde_json::json;
+
+/// Pods that are made at a time.
+const AT_ONCE: usize = 64;
+
+/// How long the tokens are good: longer than the whole of it takes.
+const TOKEN_LIFE: Duration = Duration::from_secs(4 * 3600);
+
+/// A pod, and what its sidecar shows.
+pub(crate) struct Made {
+    pub(crate) identity: PodIdentity,
+    pub(crate) token: String,
+}
+
+/// Makes `count` pods, spread over the namespaces.
+pub(crate) async fn make(
+    server: &ApiServer,
+    namespaces: &[Namespace<'_>],
+    count: usize,
+) -> Vec<Made> {
+    let client = server.client();
+    let kubelets: Vec<_> = namespaces
+        .iter()
+        .map(|namespace| Kubelet::new(client.clone(), namespace.name(), "node"))
+        .collect();
+    let one = |index: usize| {
+        let (namespace, kubelet) = (
+            &namespaces[index % namespaces.len()],
+            &kubelets[index % namespaces.len()],
+        );
+        let client = client.clone();
+        async move {
+            let name = format!("web-{index}");
+            let pod = kubelet
+                .create(json!({
+                    "metadata": {
+                        "name": name, "labels": {"app": "web", "ringside.dev/inject": "enabled"},
+                        "annotations": {"ringside.dev/injected": "0", "ringside.dev/relay": "web=15080:8080"},
+                    },
+                    "spec": {"nodeName": "node", "serviceAccountName": "default",
+                        "containers": [{"name": "app", "image": "app"}]},
+                }))
+                .await?;
+            kubelet.set_ready(&name, true).await?;
+            let token = identity::token_living(
+                &client,
+                namespace.name(),
+                "default",
+                identity::AUDIENCE,
+                Some(&pod),
+                TOKEN_LIFE,
+            )
+            .await?;
+            Ok::<_, kube::Error>(Made {
+                identity: PodIdentity {
+                    namespace: namespace.name().to_owned(),
+                    uid: pod.uid().unwrap_or_default(),
+                    name,
+                },
+                token,
+            })
+        }
+    };
+    let made = stream::iter(0..count).map(one).buffer_unordered(AT_ONCE);
+    made.try_collect().await.expect("pods can be made")
+}
+
+/// How long after `begin` all policies have a status that says what the controller thinks of them now.
+pub(crate) async fn policies_have_status(
+    server: &ApiServer,
+    count: usize,
+    begin: Instant,
+) -> Duration {
+    let policies: Api<RelayPolicy> = Api::all(server.client());
+    loop {
+        let all = policies
+            .list(&ListParams::default())
+            .await
+            .expect("the policies");
+        let judged = all.iter().filter(|policy| {
+            let conditions: HashMap<_, _> = policy
+                .status
+                .iter()
+                .flat_map(|status| &status.conditions)
+                .map(|condition| (condition.type_.as_str(), condition.observed_generation))
+                .collect();
+            conditions.get("Accepted").copied().flatten() == policy.meta().generation
+        });
+        if judged.count() == count {
+            return begin.elapsed();
+        }
+        assert!(
+            begin.elapsed() < Duration::from_secs(300),
+            "the policies never have their statuses"
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
