@@ -1,4 +1,4 @@
-//! A controller that does what a test says: a real server, TLS 1.3 and HTTP/2, on a thread of its own; gone when dropped.
+//! A controller that does what a test says: a real server, TLS 1.3 and HTTP/1.1, on a thread of its own; gone when dropped.
 
 pub mod identity;
 pub mod pod;
@@ -17,7 +17,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{Request, Response};
 use hyper::body::{Bytes, Frame, Incoming};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use ringside_api::sync::{HOLD_MILLIS, PATH, REPORT_BYTES_MOST, Report};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
@@ -35,6 +35,8 @@ struct Shared {
     script: watch::Sender<Script>,
     calls: Mutex<Vec<Call>>,
     connections: AtomicUsize,
+    /// The newest call's number. As one pod calls, it overtakes those before.
+    newest: watch::Sender<usize>,
 }
 
 /// A running controller.
@@ -60,6 +62,7 @@ impl Controller {
             script: watch::Sender::new(script),
             calls: Mutex::default(),
             connections: AtomicUsize::new(0),
+            newest: watch::Sender::new(0),
         });
         // A process that another test starts at this moment holds the port of one before for as long as it takes to begin.
         let listener = await_some("the port of a controller", || {
@@ -163,8 +166,7 @@ async fn serve(stream: TcpStream, tls: TlsAcceptor, shared: Arc<Shared>) {
     };
     shared.connections.fetch_add(1, Ordering::SeqCst);
     let service = service_fn(move |request| answer(request, shared.clone()));
-    let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
+    let _ = hyper::server::conn::http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
         .await;
 }
@@ -187,21 +189,29 @@ async fn answer(
         return Ok(Response::new(Body::empty()));
     };
     let report: Report = serde_json::from_slice(&body).expect("a report");
-    {
+    let number = {
         let mut calls = shared.calls.lock().unwrap_or_else(PoisonError::into_inner);
         calls.push(Call {
             at: std::time::Instant::now(),
             authorization,
             report: report.clone(),
         });
-    }
+        calls.len()
+    };
+    shared.newest.send_replace(number);
+    let mut newest = shared.newest.subscribe();
     let held = tokio::time::timeout(
         Duration::from_millis(HOLD_MILLIS),
         held(report, shared.script.subscribe()),
     );
-    Ok(held
-        .await
-        .unwrap_or_else(|_| Response::new(Body::from(r#"{"offer":{"Keep":""}}"#))))
+    tokio::select! {
+        biased;
+        answer = held => Ok(answer.unwrap_or_else(|_| Response::new(Body::from(r#"{"offer":{"Keep":""}}"#)))),
+        _ = newest.wait_for(|newest| *newest > number) => {
+            let overtaken = Response::builder().status(409).body(Body::empty());
+            Ok(overtaken.expect("an answer"))
+        }
+    }
 }
 
 /// The answer, as soon as the script has one.

@@ -130,6 +130,13 @@ namespaced!(
             .await_call("word that it is back", from, |report| {
                 report.state.leave == Leave::Stays && report.state.ready
             });
+        // Each change overtook a call that was held: over a second connection, the same each time.
+        let overtaken = relay.metric("controller_calls_total", &[("outcome", "superseded")]);
+        let connections = stage.controller().connections();
+        assert!(
+            overtaken >= 3.0 && connections == 2,
+            "{overtaken}, {connections}"
+        );
     }
 );
 

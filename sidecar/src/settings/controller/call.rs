@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, RETRY_AFTER};
 use axum::http::{Request, StatusCode};
 use hyper::body::Bytes;
 use ringside_api::sync::{PATH, Refusal, Report};
@@ -41,42 +41,45 @@ pub(super) fn authorization(controller: &Controller) -> Result<HeaderValue, Fail
     Ok(header)
 }
 
-/// Makes the call, in `limit` at most.
-pub(super) async fn call(
-    connection: &mut Connection,
+/// The call as it goes over a connection.
+pub(super) fn request(
     controller: &Controller,
     authorization: HeaderValue,
     report: &Report,
+) -> Result<Request<Body>, Failure> {
+    let body = serde_json::to_vec(report).map_err(|error| Failure::Failed(error.to_string()))?;
+    Request::post(PATH)
+        .header(HOST, controller.address.to_string())
+        .header(AUTHORIZATION, authorization)
+        .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+        .body(Body::from(body))
+        .map_err(|error| Failure::Failed(format!("no request can be made: {error}")))
+}
+
+/// Makes the call, in `limit` at most. The connection comes back with the answer.
+pub(super) async fn call(
+    mut connection: Connection,
+    request: Request<Body>,
     limit: Duration,
-) -> Result<Bytes, Failure> {
-    let called = tokio::time::timeout(
-        limit,
-        call_unbounded(connection, controller, authorization, report),
-    );
-    called.await.unwrap_or_else(|_| {
+) -> (Connection, Result<Bytes, Failure>) {
+    let called = tokio::time::timeout(limit, call_unbounded(&mut connection, request));
+    let answer = called.await.unwrap_or_else(|_| {
         Err(Failure::TimedOut(format!(
             "there was no whole answer within {limit:?}"
         )))
-    })
+    });
+    (connection, answer)
 }
 
 async fn call_unbounded(
     connection: &mut Connection,
-    controller: &Controller,
-    authorization: HeaderValue,
-    report: &Report,
+    request: Request<Body>,
 ) -> Result<Bytes, Failure> {
     let broke = |error: hyper::Error| {
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
         let (peer, cause) = (connection.peer, cause.unwrap_or_default());
         Failure::Unreachable(format!("the connection to {peer} broke: {error}{cause}"))
     };
-    let body = serde_json::to_vec(report).map_err(|error| Failure::Failed(error.to_string()))?;
-    let request = Request::post(format!("https://{}{PATH}", controller.address))
-        .header(AUTHORIZATION, authorization)
-        .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-        .body(Body::from(body))
-        .map_err(|error| Failure::Failed(format!("no request can be made: {error}")))?;
     connection.sender.ready().await.map_err(broke)?;
     let answer = connection.sender.send_request(request).await;
     let (head, body) = answer.map_err(broke)?.into_parts();

@@ -11,6 +11,7 @@ mod connection;
 mod failure;
 mod first;
 mod kept;
+mod lines;
 mod pace;
 mod reading;
 mod trust;

@@ -1,5 +1,5 @@
 //! By which certificates the controller is trusted, and what is wrong with one that is not. It owns TLS as it is used here: version
-//! 1.3, HTTP/2 alone, no certificate of the sidecar's own.
+//! 1.3, HTTP/1.1 alone, no certificate of the sidecar's own.
 
 use std::io;
 use std::sync::Arc;
@@ -16,6 +16,9 @@ use super::{Controller, failure::Failure};
 
 /// The file of the certificates that came with the pod.
 const FILE: &str = "ca.pem";
+
+/// What is spoken within TLS.
+pub(super) const PROTOCOL: &[u8] = b"http/1.1";
 
 /// The most bytes of certificates.
 pub(super) const BYTES_MOST: u64 = 64 << 10;
@@ -51,7 +54,7 @@ impl Trust {
             .map_err(|error| format!("TLS 1.3 is not there: {error}"))?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        tls.alpn_protocols = vec![b"h2".to_vec()];
+        tls.alpn_protocols = vec![PROTOCOL.to_vec()];
         // One connection that lasts gains nothing from tickets.
         tls.resumption = Resumption::disabled();
         Ok(Self {
@@ -89,7 +92,7 @@ pub(super) fn failure(error: &io::Error, name: &str) -> Failure {
     let sentence = match error {
         Error::InvalidCertificate(problem) => certificate(problem, name),
         Error::NoApplicationProtocol => {
-            "it does not speak HTTP/2: the address is another server's".to_owned()
+            "it does not speak HTTP/1.1: the address is another server's".to_owned()
         }
         other => other.to_string(),
     };

@@ -1,5 +1,5 @@
 //! The loop: connect, call, wait for the answer, take it, call again; and wait longer each time that fails. It is the only one that
-//! calls, and has one call open at a time.
+//! calls; a call that is held is overtaken by the next.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,10 +8,11 @@ use std::time::Duration;
 use ringside_api::sync::{Assigned, HOLD_MILLIS, Leave, Mark, Report};
 
 use super::answer::{Offered, Understood, understand};
-use super::call::{authorization, brief, call};
+use super::call::{authorization, brief, call, request};
 use super::connection::Connection;
 use super::failure::Failure;
 use super::kept::{Kept, Store};
+use super::lines::{Asked, Lines};
 use super::pace::{GAP, PRESSED_EVERY, Pace};
 use super::trust::Trust;
 use super::view::Outcome;
@@ -91,17 +92,10 @@ impl Work {
     async fn speak_until_failure(&mut self) -> Result<std::convert::Infallible, Failure> {
         // Before a connection is made for nothing.
         authorization(&self.controller)?;
-        let trust = Trust::find(&self.controller, self.kept.ca.as_deref())?;
-        self.host
-            .view()
-            .lock()
-            .trusts
-            .clone_from(&trust.fingerprint);
-        let mut connection =
-            Connection::open(&self.controller, &self.host, self.leader, &trust).await?;
-        self.trust = Some(trust);
+        let mut connection = self.connect().await?;
         let connected = Some((connection.peer, self.host.now()));
         self.host.view().lock().connected = connected;
+        let mut lines = Lines::default();
         loop {
             let (called, report) = self.report();
             self.called = Some(called);
@@ -111,20 +105,27 @@ impl Work {
                 HELD_LIMIT
             };
             let shown = authorization(&self.controller)?;
-            let answer = {
-                let call = call(&mut connection, &self.controller, shown, &report, limit);
-                tokio::pin!(call);
-                loop {
-                    tokio::select! {
-                        answer = &mut call => break Some(answer?),
-                        () = tokio::time::sleep(self.host.look_every()) => if self.must_call(called) { break None },
-                    }
+            let request = request(&self.controller, shown, &report)?;
+            lines.close_unused(self.host.now());
+            let mut asked: Asked = Box::pin(call(connection, request, limit));
+            let answered = loop {
+                let wait = tokio::time::sleep(self.host.look_every());
+                tokio::select! {
+                    answered = &mut asked => break Some(answered),
+                    () = lines.let_go(|| self.host.now()) => {}
+                    () = wait => if self.must_call(called) { break None },
                 }
             };
-            let Some(answer) = answer else {
+            let Some((same, answer)) = answered else {
                 self.host.view().count(Outcome::Superseded);
+                connection = match lines.overtake(asked) {
+                    Some(spare) => spare,
+                    None => self.connect().await?,
+                };
                 continue;
             };
+            connection = same;
+            let answer = answer?;
             let understood = understand(&answer).map_err(Failure::Failed)?;
             let is_news = self.take(understood, called).await;
             let took = self.host.now().saturating_since(called.at);
@@ -132,6 +133,19 @@ impl Work {
             let wait = self.pace.after_answer(took, due, fastrand::u64(..));
             self.rest(wait.max(GAP.saturating_sub(took))).await;
         }
+    }
+
+    async fn connect(&mut self) -> Result<Connection, Failure> {
+        let trust = Trust::find(&self.controller, self.kept.ca.as_deref())?;
+        self.host
+            .view()
+            .lock()
+            .trusts
+            .clone_from(&trust.fingerprint);
+        let opening = Connection::open(&self.controller, &self.host, self.leader, &trust);
+        let connection = opening.await?;
+        self.trust = Some(trust);
+        Ok(connection)
     }
 
     /// Whether something has to be told although a call is open, or before it is time.
