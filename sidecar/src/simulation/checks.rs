@@ -10,9 +10,9 @@ use ringside_api::settings::ReadinessMode;
 
 use super::Run;
 use crate::backend::Backend;
-use crate::backend::simulated::Simulated;
 use crate::backend::simulated::faults::Pushback;
 use crate::backend::simulated::link::{Link, NAME_BYTES};
+use crate::backend::simulated::{Simulated, is_redirected};
 use crate::flow::CloseReason;
 use crate::worker::Worker;
 
@@ -326,6 +326,10 @@ impl Run {
         let far = other.map(|link| kernel.link(link));
         let faults = &self.plan.faults;
         let allow = |is_right: bool, what: &str| is_right.then_some(()).ok_or(what.to_owned());
+        let is_direct = self.plan.intercepts && !is_redirected(client);
+        if is_direct && far.is_some() {
+            return Err("it came by itself, and was relayed".to_owned());
+        }
         match reason {
             CloseReason::Finished => finished(near, far),
             CloseReason::ClientReset | CloseReason::ClientError => {
@@ -359,6 +363,11 @@ impl Run {
                 allow(faults.connect.other > 0, "connects went well")?;
                 is_reset(Some(near))
             }
+            CloseReason::NotRedirected => {
+                allow(is_direct, "it was redirected")?;
+                is_reset(Some(near))
+            }
+            CloseReason::RedirectLoop => Err("nothing goes to itself".to_owned()),
             CloseReason::NoAddress => {
                 allow(self.plan.loses_addresses(), "the target had an address")?;
                 is_reset(Some(near))
