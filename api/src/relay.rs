@@ -252,6 +252,13 @@ pub struct Relay {
     pub proxy_protocol: ProxyProtocol,
 }
 
+impl Relay {
+    /// Whether it relays only what was redirected to it.
+    pub fn intercepts(&self) -> bool {
+        matches!(self.target, Target::Original { .. })
+    }
+}
+
 /// Checks a relay's name: `[a-z0-9-]`, beginning and ending with a letter or digit, 1 to [`NAME_BYTES_MAX`] bytes.
 ///
 /// # Errors

@@ -263,7 +263,7 @@ impl Run {
             self.has_window(|what| matches!(what, Pushback::Forbidden | Pushback::Lost));
         if let Some(probe) = peers.probe
             && !forbidden
-            && self.reasons.get(&probe) != Some(&CloseReason::Finished)
+            && self.reasons.get(&probe) != Some(&self.due_of(probe))
         {
             let reason = self.reasons.get(&probe).map(|reason| reason.label());
             return Err(format!(
@@ -271,6 +271,19 @@ impl Run {
             ));
         }
         Ok(())
+    }
+
+    /// Whether a link came to a relay of what is redirected, and was not.
+    fn is_direct(&self, link: usize) -> bool {
+        self.plan.intercepts && !is_redirected(link)
+    }
+
+    /// What a link comes to for which all is well.
+    fn due_of(&self, link: usize) -> CloseReason {
+        match self.is_direct(link) {
+            true => CloseReason::NotRedirected,
+            false => CloseReason::Finished,
+        }
     }
 
     fn check_accounts(&self) -> Result<(), String> {
@@ -326,8 +339,7 @@ impl Run {
         let far = other.map(|link| kernel.link(link));
         let faults = &self.plan.faults;
         let allow = |is_right: bool, what: &str| is_right.then_some(()).ok_or(what.to_owned());
-        let is_direct = self.plan.intercepts && !is_redirected(client);
-        if is_direct && far.is_some() {
+        if self.is_direct(client) && far.is_some() {
             return Err("it came by itself, and was relayed".to_owned());
         }
         match reason {
@@ -364,7 +376,7 @@ impl Run {
                 is_reset(Some(near))
             }
             CloseReason::NotRedirected => {
-                allow(is_direct, "it was redirected")?;
+                allow(self.is_direct(client), "it was redirected")?;
                 is_reset(Some(near))
             }
             CloseReason::RedirectLoop => Err("nothing goes to itself".to_owned()),
