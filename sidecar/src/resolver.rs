@@ -257,7 +257,13 @@ impl Inner {
                 }
             }
             Err(error) => {
-                if known.error.is_none() {
+                if known.error.is_none() && host == OWN {
+                    tracing::warn!(
+                        port,
+                        error,
+                        "the addresses of this network's interfaces cannot be read: whether the application takes connections is not known, or only where it was last found"
+                    );
+                } else if known.error.is_none() {
                     let kept = known.addresses.len();
                     tracing::warn!(
                         host,

@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     print: bool,
 
-    /// Take the rules out
+    /// Take the rules out; connections that are redirected at the moment are cut
     #[arg(long, conflicts_with = "print")]
     remove: bool,
 }
