@@ -89,35 +89,33 @@ fn hand_over(batch: &Batch) -> Result<(), InterceptError> {
         let length = (&socket)
             .read(&mut answer)
             .map_err(InterceptError::NoAnswer)?;
-        for (sequence, errno) in answers(&answer[..length]) {
-            if errno == 0 {
-                return Ok(());
+        // The first one decides: errors come in the order of the messages, and the one success that is asked for is the
+        // last message's.
+        match first_answer(&answer[..length]) {
+            None => {}
+            Some((_, 0)) => return Ok(()),
+            Some((sequence, errno)) => {
+                let part = batch.parts.get(sequence as usize).copied();
+                let error = io::Error::from_raw_os_error(errno);
+                return Err(refused(part.unwrap_or(Part::Batch), error));
             }
-            let part = batch.parts.get(sequence as usize).copied();
-            return Err(refused(
-                part.unwrap_or(Part::Batch),
-                io::Error::from_raw_os_error(errno),
-            ));
         }
     }
 }
 
-/// The answers in what was read: the sequence number of the message that each is about, and its error, 0 for none.
-fn answers(mut bytes: &[u8]) -> Vec<(u32, i32)> {
-    let mut found = Vec::new();
-    let word = |bytes: &[u8], at: usize| Some(<[u8; 4]>::try_from(bytes.get(at..at + 4)?).ok()?);
-    while let Some(length) = word(bytes, 0).map(u32::from_ne_bytes) {
-        let length = (length as usize).max(HEADER_BYTES);
-        let kind = bytes.get(4..6).map(|kind| [kind[0], kind[1]]);
-        if kind.map(u16::from_ne_bytes) == Some(libc::NLMSG_ERROR as u16)
-            && let (Some(sequence), Some(errno)) = (word(bytes, 8), word(bytes, HEADER_BYTES))
-        {
-            let errno = i32::from_ne_bytes(errno).saturating_neg();
-            found.push((u32::from_ne_bytes(sequence), errno));
+/// The first answer in what was read: the sequence number of the message that it is about, and its error, 0 for none.
+fn first_answer(mut bytes: &[u8]) -> Option<(u32, i32)> {
+    let word = |bytes: &[u8], at: usize| <[u8; 4]>::try_from(bytes.get(at..at + 4)?).ok();
+    loop {
+        let length = u32::from_ne_bytes(word(bytes, 0)?) as usize;
+        let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
+        if kind == libc::NLMSG_ERROR as u16 {
+            let sequence = u32::from_ne_bytes(word(bytes, 8)?);
+            let errno = i32::from_ne_bytes(word(bytes, HEADER_BYTES)?).saturating_neg();
+            return Some((sequence, errno));
         }
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        bytes = bytes.get(length.max(HEADER_BYTES).next_multiple_of(4)..)?;
     }
-    found
 }
 
 fn refused(part: Part, source: io::Error) -> InterceptError {
@@ -158,17 +156,22 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_read_one_after_another_and_cut_ones_are_none() {
+    fn the_first_answer_is_found_behind_what_is_none_and_a_cut_one_is_none() {
         let both = [answer(3, -libc::ENOENT), answer(4, 0)].concat();
-        assert_eq!(answers(&both), [(3, libc::ENOENT), (4, 0)]);
-        for cut in 0..both.len() {
-            assert!(answers(&both[..cut]).len() < 2 || cut >= 56, "{cut}");
+        assert_eq!(first_answer(&both), Some((3, libc::ENOENT)));
+        let mut other = answer(1, 0);
+        other[4] = libc::NLMSG_NOOP as u8;
+        assert_eq!(
+            first_answer(&[other.clone(), both].concat()),
+            Some((3, libc::ENOENT))
+        );
+        for cut in 0..20 {
+            assert_eq!(first_answer(&answer(3, 0)[..cut]), None, "{cut}");
         }
-        let mut endless = answer(1, 0);
-        endless[..4].fill(0);
-        answers(&endless);
-        endless[..4].fill(255);
-        answers(&endless);
+        for length in [0, 255] {
+            other[..4].fill(length);
+            assert_eq!(first_answer(&other), None);
+        }
     }
 
     #[test]
