@@ -5,14 +5,19 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
+use crate::await_that;
 use crate::namespace;
 use crate::processes::output;
 use crate::traffic::Stream;
+
+/// How long one try to reach an address may take.
+const ONE_TRY: Duration = Duration::from_millis(200);
 
 type Work = Box<dyn FnOnce() + Send>;
 
@@ -58,6 +63,9 @@ impl Outside {
             }
             ip(&format!("link set {device} up"));
         });
+        let pod = outside.pod();
+        pod.into_iter().for_each(await_reachable);
+        outside.run(move || pod.into_iter().for_each(await_reachable));
         outside
     }
 
@@ -129,6 +137,16 @@ fn live(says: &SyncSender<io::Result<i32>>, works: &Receiver<Work>) {
     for work in works {
         work();
     }
+}
+
+/// Devices carry traffic a moment after they are up, and until then a connection waits for an answer in vain.
+#[track_caller]
+fn await_reachable(address: IpAddr) {
+    // Where nobody listens the answer is a refusal, at once.
+    await_that(&format!("{address} to be reachable"), || {
+        let connected = TcpStream::connect_timeout(&(address, 1).into(), ONE_TRY);
+        connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    });
 }
 
 fn network(address: IpAddr) -> String {

@@ -104,7 +104,7 @@ fn everything_works(kind: Kind, profile: &Value, expected: &str) {
     broken.reset().unwrap();
     relay.expect_closed("client_reset", 1);
     // One that nothing redirected to a relay of what is.
-    relay.connect_to(relay.address_of("own")).expect_reset();
+    Stream::expect_turned_away(Stream::connect(relay.address_of("own")));
     relay.expect_closed("not_redirected", 1);
 
     everything_is_told(&relay);

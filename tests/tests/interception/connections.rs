@@ -11,9 +11,7 @@ use ringside_tests::processes::output;
 use ringside_tests::relay::{Kind, Route, Setup};
 use ringside_tests::traffic::{Pattern, Server, Stream, Trouble, echo};
 
-use crate::{
-    PORT, REDIRECT, RELAY_PORT, can_redirect, expect_turned_away, opened, redirect, relaying,
-};
+use crate::{PORT, REDIRECT, RELAY_PORT, can_redirect, opened, redirect, relaying};
 
 instances! {
     everywhere: [],
@@ -84,7 +82,7 @@ fn the_address_that_was_meant_is_the_one_that_is_reached(kind: Kind) {
             .into_iter()
             .find(|ip| ip.is_ipv4() == address.is_ipv4());
         let other = outside.connect((first.unwrap(), PORT).into());
-        expect_turned_away(other);
+        Stream::expect_turned_away(other);
         drop(client);
         relay.settle();
         application.settle();

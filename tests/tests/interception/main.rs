@@ -10,7 +10,6 @@ use std::process::Command;
 use ringside_tests::processes::{Process, command, installed};
 use ringside_tests::relay::{Kind, Relay, Route, Setup, program};
 use ringside_tests::skip::skip;
-use ringside_tests::traffic::Stream;
 
 /// The application's port.
 const PORT: u16 = 8080;
@@ -70,13 +69,4 @@ fn relaying(kind: Kind) -> Setup {
 /// How many connections it has accepted.
 fn opened(relay: &Relay) -> f64 {
     relay.metric("connections_opened_total", &[])
-}
-
-/// A connection that is accepted and then reset, which may come before the connecting is over.
-#[track_caller]
-fn expect_turned_away(connected: std::io::Result<Stream>) {
-    match connected {
-        Ok(stream) => stream.expect_reset(),
-        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
-    }
 }
