@@ -21,6 +21,9 @@ pub const NAME_BYTES_MAX: usize = 63;
 /// What follows a target whose connections begin with a PROXY header, before the header's version.
 const PROXY_MARK: &str = "?proxy=";
 
+/// In the place of a target's host: the address that the connection was to go to before it was redirected. No name of DNS.
+const ORIGINAL: &str = "*";
+
 /// The longest host name of DNS, in bytes.
 const HOST_BYTES_MAX: usize = 253;
 
@@ -83,6 +86,12 @@ pub enum Target {
     },
     /// `unix:/PATH`, an absolute path of at most [`UNIX_PATH_BYTES_MAX`] bytes.
     Unix(PathBuf),
+    /// `*:PORT`, the address that a connection was to go to before the kernel redirected it to the relay, where it was
+    /// for this port; other connections are refused.
+    Original {
+        /// 1 to 65535.
+        port: u16,
+    },
 }
 
 impl Target {
@@ -107,6 +116,8 @@ impl Target {
                     && (any || at.ip().is_loopback())
             }
             Self::Unix(_) => false,
+            // What is redirected was to go to an address that others reach.
+            Self::Original { port } => *port == at.port() && !at.ip().is_loopback(),
         }
     }
 }
@@ -117,6 +128,7 @@ impl fmt::Display for Target {
             Self::Address(address) => address.fmt(f),
             Self::Host { host, port } => write!(f, "{host}:{port}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Original { port } => write!(f, "{ORIGINAL}:{port}"),
         }
     }
 }
@@ -154,6 +166,9 @@ impl FromStr for Target {
                 );
             }
         };
+        if host == ORIGINAL {
+            return Ok(Self::Original { port });
+        }
         if host.contains(':') || host.starts_with('[') {
             return refuse(
                 given,
@@ -235,6 +250,13 @@ pub struct Relay {
     pub target: Target,
     /// Whether the target is told who the client is.
     pub proxy_protocol: ProxyProtocol,
+}
+
+impl Relay {
+    /// Whether it relays only what was redirected to it.
+    pub fn intercepts(&self) -> bool {
+        matches!(self.target, Target::Original { .. })
+    }
 }
 
 /// Checks a relay's name: `[a-z0-9-]`, beginning and ending with a letter or digit, 1 to [`NAME_BYTES_MAX`] bytes.
@@ -362,6 +384,8 @@ mod tests {
             "web=[::]:15080:[::1]:8080?proxy=v2",
             "db=[::]:15432:unix:/run/db.sock?proxy=v2",
             "far=[::]:1:example.org:9",
+            "mine=[::]:15080:*:8080",
+            "mine=0.0.0.0:15080:*:8080?proxy=v2",
         ] {
             let relay: Relay = text.parse().unwrap();
             assert_eq!(relay.to_string(), text);
@@ -372,5 +396,19 @@ mod tests {
             .parse::<Relay>()
             .unwrap_err();
         assert!(error.to_string().contains("write ?proxy=v2"), "{error}");
+    }
+
+    #[test]
+    fn the_original_destination_is_a_port_of_its_own() {
+        let target: Target = "*:8080".parse().unwrap();
+        assert_eq!(target, Target::Original { port: 8080 });
+        for bad in ["*", "*:", "*:0", "*:65536", "**:1", "*.example.org:1"] {
+            assert!(bad.parse::<Target>().is_err(), "{bad}");
+        }
+        let at = |text: &str| text.parse::<Listen>().unwrap();
+        assert!(target.reaches(&at("[::]:8080")));
+        assert!(target.reaches(&at("10.0.0.1:8080")));
+        assert!(!target.reaches(&at("127.0.0.1:8080")));
+        assert!(!target.reaches(&at("[::]:15080")));
     }
 }

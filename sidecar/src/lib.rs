@@ -9,6 +9,7 @@ pub mod bug;
 pub mod check;
 pub mod demo;
 pub mod flow;
+pub mod intercept;
 pub mod logging;
 pub mod pressure;
 pub mod process;

@@ -1,16 +1,18 @@
-//! The addresses of targets: fixed ones as they are written, names by asking the system, again and again.
+//! The addresses of targets: fixed ones as they are written, names and our own addresses by asking the system, again and again.
 //!
 //! It owns the look-ups, which wait for as long as they like on threads of their own and never on a worker's. The last
 //! good answer stays while look-ups fail. It never decides which of several addresses is tried.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ringside_api::Target;
 use socket2::SockAddr;
+
+use crate::backend::interfaces;
 
 /// How often each name is looked up.
 pub const REFRESH: Duration = Duration::from_secs(10);
@@ -20,6 +22,10 @@ pub const FIRST_ANSWER: Duration = Duration::from_secs(2);
 
 /// The most addresses of one name that are used.
 const ADDRESSES_MAX: usize = 64;
+
+/// The name of those targets that are the original destination: it stands for the addresses of our own interfaces, which is
+/// where such connections were to go.
+const OWN: &str = "*";
 
 /// How a name is looked up.
 type LookUp = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync;
@@ -76,7 +82,6 @@ impl Resolver {
     /// # Errors
     /// Its thread cannot be started.
     pub fn start(followers: Arc<dyn Followers>) -> io::Result<Self> {
-        let system = |host: &str, port| (host, port).to_socket_addrs().map(|found| found.collect());
         Self::start_with(Box::new(system), followers, REFRESH)
     }
 
@@ -133,7 +138,7 @@ impl Resolver {
                 Target::Address(address) => vec![(*address).into()],
                 // The length was checked when the settings were read.
                 Target::Unix(path) => SockAddr::unix(path).into_iter().collect(),
-                Target::Host { .. } => name_of(target)
+                Target::Host { .. } | Target::Original { .. } => name_of(target)
                     .and_then(|name| state.names.get(&name))
                     .map_or(Vec::new(), |known| as_targets(&known.addresses)),
             })
@@ -252,7 +257,13 @@ impl Inner {
                 }
             }
             Err(error) => {
-                if known.error.is_none() {
+                if known.error.is_none() && host == OWN {
+                    tracing::warn!(
+                        port,
+                        error,
+                        "the addresses of this network's interfaces cannot be read: whether the application takes connections is not known, or only where it was last found"
+                    );
+                } else if known.error.is_none() {
                     let kept = known.addresses.len();
                     tracing::warn!(
                         host,
@@ -269,9 +280,7 @@ impl Inner {
         drop(state);
         self.changed.notify_all();
         if !addresses.is_empty() {
-            let (host, port) = name.clone();
-            self.followers
-                .give(&Target::Host { host, port }, &addresses);
+            self.followers.give(&target_of(name), &addresses);
         }
     }
 }
@@ -279,8 +288,29 @@ impl Inner {
 fn name_of(target: &Target) -> Option<(String, u16)> {
     match target {
         Target::Host { host, port } => Some((host.clone(), *port)),
+        Target::Original { port } => Some((OWN.to_owned(), *port)),
         Target::Address(_) | Target::Unix(_) => None,
     }
+}
+
+fn target_of((host, port): &(String, u16)) -> Target {
+    let (host, port) = (host.clone(), *port);
+    if host == OWN {
+        return Target::Original { port };
+    }
+    Target::Host { host, port }
+}
+
+fn system(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    if host != OWN {
+        return (host, port).to_socket_addrs().map(Iterator::collect);
+    }
+    let mut own = interfaces::addresses()?;
+    if own.is_empty() {
+        own.push(Ipv4Addr::LOCALHOST.into());
+    }
+    let at_port = |ip| SocketAddr::new(ip, port);
+    Ok(own.into_iter().map(at_port).collect())
 }
 
 fn as_targets(addresses: &[SocketAddr]) -> Vec<SockAddr> {

@@ -10,6 +10,7 @@ pub mod http;
 pub mod memory_group;
 pub mod metrics;
 pub mod namespace;
+pub mod outside;
 pub mod processes;
 pub mod reference;
 pub mod relay;

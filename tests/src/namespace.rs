@@ -117,7 +117,7 @@ pub fn run_program<T>(body: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Resul
 }
 
 /// Moves this thread into a new network namespace with a loopback that works and does not pace.
-fn enter() -> io::Result<()> {
+pub(crate) fn enter() -> io::Result<()> {
     // SAFETY: unshare takes a number and concerns this thread only.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
         return Err(io::Error::last_os_error());

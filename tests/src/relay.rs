@@ -207,14 +207,7 @@ impl Relay {
     /// Connects to the first route and expects a reset, which may come before the connecting is over.
     #[track_caller]
     pub fn expect_turned_away(&self) {
-        match Stream::connect(self.address()) {
-            Ok(stream) => stream.expect_reset(),
-            Err(error) => assert_eq!(
-                error.kind(),
-                io::ErrorKind::ConnectionReset,
-                "a reset was due: {error}"
-            ),
-        }
+        Stream::expect_turned_away(Stream::connect(self.address()));
     }
 
     /// Whether it has an admin port, with metrics to check.

@@ -76,6 +76,7 @@ fn everything_works(kind: Kind, profile: &Value, expected: &str) {
         .route(Route::new("named", &named))
         .route(Route::new("unix", &unix.target()))
         .route(Route::new("v6", &plain.target()).listening("[::1]:0"))
+        .route(Route::new("own", &format!("*:{}", plain.address().port())))
         .settings(settings("1h"))
         .workers(2)
         .held_to(&Filter::of(profile).unwrap())
@@ -102,6 +103,9 @@ fn everything_works(kind: Kind, profile: &Value, expected: &str) {
     broken.ping(UP, 0, 10).unwrap();
     broken.reset().unwrap();
     relay.expect_closed("client_reset", 1);
+    // One that nothing redirected to a relay of what is.
+    Stream::expect_turned_away(Stream::connect(relay.address_of("own")));
+    relay.expect_closed("not_redirected", 1);
 
     everything_is_told(&relay);
 

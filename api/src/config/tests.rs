@@ -302,7 +302,7 @@ proptest! {
     ) {
         let listen = Listen(SocketAddr::from((v6, port)));
         prop_assert_eq!(listen.to_string().parse::<Listen>(), Ok(listen));
-        for target in [Target::Address(listen.0), Target::Host { host, port }, Target::Unix(format!("/{name}").into())] {
+        for target in [Target::Address(listen.0), Target::Host { host, port }, Target::Original { port }, Target::Unix(format!("/{name}").into())] {
             prop_assert_eq!(target.to_string().parse::<Target>(), Ok(target.clone()));
             let relay: Relay = format!("{name}={listen}:{target}").parse().unwrap();
             prop_assert_eq!((relay.listen, relay.target), (listen, target));

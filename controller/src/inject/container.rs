@@ -79,10 +79,9 @@ pub(super) fn parts(
 fn container_ports(ports: &Ports) -> Vec<Value> {
     let port =
         |name: &str, number: u16| json!({"name": name, "containerPort": number, "protocol": "TCP"});
-    let relays = ports
-        .relays
-        .iter()
-        .map(|relay| port(&relay.name, relay.listen.0.port()));
+    // Where an intercepting relay listens is nobody's to name: it refuses all but what the kernel redirects to it.
+    let named = ports.relays.iter().filter(|relay| !relay.intercepts());
+    let relays = named.map(|relay| port(&relay.name, relay.listen.0.port()));
     relays.chain([port(ADMIN_PORT_NAME, ports.admin)]).collect()
 }
 
@@ -137,7 +136,7 @@ fn environment(injection: &Injection, tuning: &Tuning, ports: &Ports) -> Vec<Val
     variables.into_iter().map(named).collect()
 }
 
-fn resources(resources: &Resources) -> Value {
+pub(super) fn resources(resources: &Resources) -> Value {
     let Resources {
         cpu_request,
         cpu_limit,

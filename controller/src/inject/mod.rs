@@ -6,6 +6,7 @@
 mod additions;
 mod container;
 mod injection;
+mod interception;
 pub mod manifest;
 mod pod;
 mod quality;
@@ -26,6 +27,7 @@ pub use injection::{
     Controller, FIRST_LISTEN_PORT_DEFAULT, Injection, Probes, Resources, Seccomp, USER_DEFAULT,
     Unlabelled,
 };
+pub use interception::{INTERCEPT_ANNOTATION, INTERCEPT_CONTAINER_NAME, INTERCEPTED_PORTS_MOST};
 use pod::Pod;
 pub use relays::{
     ADMIN_PORT_NAME, DERIVED_RELAYS_MOST, PROXY_PROTOCOL_ANNOTATION, RELAY_ANNOTATION,
@@ -105,6 +107,7 @@ fn decide(
     let tuning = tuning::read(&pod, injection, warnings);
     let ports = relays::choose(&pod, injection, warnings)?;
     let parts = container::parts(&pod, injection, &tuning, &ports, warnings);
+    let intercept = interception::container(&pod, injection, &tuning, &ports, warnings);
     quality::warn_of_loss(&pod, &tuning.resources, warnings);
 
     let mut additions = Additions::to(whole);
@@ -116,6 +119,10 @@ fn decide(
         additions.members(&["metadata", "labels"], Map::from_iter([label]));
     }
     additions.last(&["spec", "volumes"], parts.volumes);
+    // The second of both, as what comes to the front last is the first.
+    if let Some(intercept) = intercept {
+        additions.first(&["spec", "initContainers"], intercept);
+    }
     additions.first(&["spec", "initContainers"], parts.container);
     Ok(additions.into_patch())
 }

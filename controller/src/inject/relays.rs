@@ -1,5 +1,5 @@
 //! Which relays a pod's sidecar gets: what the annotation `ringside.dev/relay` says, else one for each port that the application
-//! declares. It owns their names, their ports and how collisions end; nothing here is refused, only warned of.
+//! declares; and one for each port that is intercepted. It owns their names, their ports and how collisions end; nothing here is refused, only warned of.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -9,6 +9,7 @@ use ringside_api::sentence::quoted;
 use ringside_api::{Listen, ProxyProtocol, Relay, Target};
 
 use super::injection::Injection;
+use super::interception;
 use super::pod::Pod;
 use super::skip::Skip;
 
@@ -38,10 +39,10 @@ pub(super) struct Ports {
 }
 
 /// A relay as it is asked for.
-struct Wanted {
-    name: String,
+pub(super) struct Wanted {
+    pub(super) name: String,
     /// `None`: any port.
-    listen: Option<u16>,
+    pub(super) listen: Option<u16>,
     target: Target,
 }
 
@@ -55,8 +56,12 @@ pub(super) fn choose(
     warnings: &mut Vec<String>,
 ) -> Result<Ports, Skip> {
     let mut wanted = annotated(pod, warnings);
+    let intercepted = interception::wanted(pod, injection, &wanted, warnings);
     if wanted.is_empty() {
-        wanted = derived(pod, warnings);
+        wanted = derived(pod, &intercepted, warnings);
+    }
+    for port in intercepted {
+        wanted.extend(intercepting(port, &wanted));
     }
     if wanted.is_empty() {
         return Err(Skip::NothingToRelay);
@@ -157,7 +162,8 @@ fn read(item: &str) -> Result<Wanted, String> {
     })
 }
 
-fn port(digits: &str) -> Option<u16> {
+/// A port in plain digits.
+pub(super) fn port(digits: &str) -> Option<u16> {
     let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit());
     digits.parse().ok().filter(|number| *number > 0 && is_plain)
 }
@@ -175,8 +181,10 @@ fn is_port_name(name: &str) -> bool {
 }
 
 /// A relay for each TCP port that the application declares, under a name that follows from the port and is none of its own.
-fn derived(pod: &Pod<'_>, warnings: &mut Vec<String>) -> Vec<Wanted> {
-    let ports = pod.tcp_ports();
+/// One that is intercepted needs no other way to it.
+fn derived(pod: &Pod<'_>, intercepted: &[u16], warnings: &mut Vec<String>) -> Vec<Wanted> {
+    let mut ports = pod.tcp_ports();
+    ports.retain(|port| !intercepted.contains(port));
     if ports.len() > DERIVED_RELAYS_MOST {
         let rest = &ports[DERIVED_RELAYS_MOST..];
         warnings.push(format!(
@@ -202,6 +210,20 @@ fn derived(pod: &Pod<'_>, warnings: &mut Vec<String>) -> Vec<Wanted> {
     first.filter_map(wanted).collect()
 }
 
+/// The relay of an intercepted port: its connections go where they were to go.
+fn intercepting(port: u16, others: &[Wanted]) -> Option<Wanted> {
+    let first = format!("intercept-{port}");
+    let next = (2_u32..).map(|turn| format!("intercept{turn}-{port}"));
+    let name = std::iter::once(first)
+        .chain(next)
+        .find(|name| !others.iter().any(|other| other.name == *name))?;
+    Some(Wanted {
+        name,
+        listen: None,
+        target: Target::Original { port },
+    })
+}
+
 /// Gives each relay a port that nobody else has. Those that are asked for come first, then the admin port, then the others.
 fn place(
     wanted: Vec<Wanted>,
@@ -213,7 +235,7 @@ fn place(
     // Whatever a relay leads to is listened on already, declared or not.
     taken.extend(wanted.iter().filter_map(|relay| match &relay.target {
         Target::Address(address) => Some(address.port()),
-        Target::Host { port, .. } => Some(*port),
+        Target::Host { port, .. } | Target::Original { port } => Some(*port),
         Target::Unix(_) => None,
     }));
     let mut listens: Vec<Option<u16>> = Vec::with_capacity(wanted.len());

@@ -2,7 +2,7 @@
 
 use json_patch::PatchOperation;
 use proptest::prelude::*;
-use ringside_api::Config;
+use ringside_api::{Config, Target};
 use serde_json::{Value, json};
 
 use super::*;
@@ -88,6 +88,7 @@ fn an_annotation() -> impl Strategy<Value = (String, Value)> {
     let key = prop::sample::select(vec![
         "relay",
         "proxy-protocol",
+        "intercept",
         "backend",
         "workers",
         "log-level",
@@ -108,8 +109,11 @@ fn an_annotation() -> impl Strategy<Value = (String, Value)> {
     let socket = a_port().prop_map(|listen| format!("db={listen}:unix:/run/$(HOME)/db.sock"));
     let relays = prop::collection::vec(prop_oneof![item, socket, "[ -~]{0,20}"], 0..5)
         .prop_map(|items| json!(items.join(",")));
+    let ports = prop::collection::vec(a_port().prop_map(|port| port.to_string()), 1..4)
+        .prop_map(|ports| json!(ports.join(", ")));
     let value = prop_oneof![
         relays,
+        ports,
         prop::sample::select(vec!["ring", "2", "64Mi", "1", "debug", "web"]).prop_map(Value::from),
         any_json(),
     ];
@@ -172,6 +176,30 @@ fn as_the_sidecar_reads(pod: &Value) -> Config {
     config
 }
 
+/// What the init container redirects is what the sidecar's relays take, and no port of the sidecar's.
+fn check_redirects(pod: &Value, config: &Config) -> Result<(), TestCaseError> {
+    let second = &pod["spec"]["initContainers"][1];
+    let written = match second["name"] == INTERCEPT_CONTAINER_NAME {
+        true => second["env"][0]["value"].as_str().unwrap_or_default(),
+        false => "",
+    };
+    let redirects: Vec<&str> = written.split(',').filter(|one| !one.is_empty()).collect();
+    let taken = config.relays.iter().filter_map(|relay| match relay.target {
+        Target::Original { port } => Some(format!("{port}:{}", relay.listen.0.port())),
+        _ => None,
+    });
+    prop_assert_eq!(taken.collect::<Vec<_>>(), redirects.clone());
+    let own: Vec<u16> = config.relays.iter().map(|r| r.listen.0.port()).collect();
+    for redirect in redirects {
+        let from: u16 = redirect.split(':').next().unwrap().parse().unwrap();
+        prop_assert!(
+            !own.contains(&from) && config.admin.port() != from,
+            "{redirect}"
+        );
+    }
+    Ok(())
+}
+
 fn check(before: &Value) -> Result<(), TestCaseError> {
     let injected = inject(before, &injection(), &Assigned::default());
     let mut after = before.clone();
@@ -186,6 +214,7 @@ fn check(before: &Value) -> Result<(), TestCaseError> {
         prop_assert_eq!(again.outcome, Outcome::Skipped(Skip::AlreadyInjected));
         let config = as_the_sidecar_reads(&after);
         prop_assert!(config.check().is_ok(), "{:?}", config.check());
+        check_redirects(&after, &config)?;
     }
     Ok(())
 }

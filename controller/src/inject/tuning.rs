@@ -6,6 +6,7 @@ use ringside_api::{BackendChoice, Workers};
 use serde_json::Value;
 
 use super::injection::{Injection, Resources};
+use super::interception::INTERCEPT_ANNOTATION;
 use super::pod::Pod;
 use super::quantity::Quantity;
 use super::relays::{PROXY_PROTOCOL_ANNOTATION, RELAY_ANNOTATION};
@@ -20,8 +21,9 @@ const TEXT_BYTES_MAX: usize = 1024;
 const MEMORY_LEAST: (Quantity, &str) = (Quantity::mib(16), "16Mi");
 
 /// The annotations by which a pod tunes its sidecar.
-const KNOWN: [&str; 15] = [
+const KNOWN: [&str; 16] = [
     RELAY_ANNOTATION,
+    INTERCEPT_ANNOTATION,
     PROXY_PROTOCOL_ANNOTATION,
     "ringside.dev/backend",
     "ringside.dev/workers",

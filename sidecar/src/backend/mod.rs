@@ -12,6 +12,7 @@ pub mod epoll;
 pub mod errno;
 pub mod handshake;
 pub mod inject;
+pub mod interfaces;
 pub mod listen;
 pub mod pool;
 pub mod ring;
@@ -260,6 +261,11 @@ pub trait Backend: Sized {
     /// The address of the other end, where it has one, and our own end's.
     fn addresses(&self, socket: SocketId) -> Option<(SocketAddr, SocketAddr)> {
         sockets::addresses(socket)
+    }
+
+    /// Where an accepted connection was to go before it was redirected here; none where it was not.
+    fn original_destination(&self, socket: SocketId) -> Option<SocketAddr> {
+        sockets::original_destination(socket)
     }
 
     /// Ends the sending half of a connection.

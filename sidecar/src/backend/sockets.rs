@@ -97,6 +97,26 @@ pub(super) fn addresses(socket: SocketId) -> Option<(SocketAddr, SocketAddr)> {
     ))
 }
 
+/// Where a connection was to go before this machine's kernel redirected it here. None where nothing did: also without
+/// connection tracking, which redirects.
+pub(super) fn original_destination(socket: SocketId) -> Option<SocketAddr> {
+    let socket = reference(socket);
+    let local = socket.local_addr().ok()?.as_socket()?;
+    // A dual-stack listener sees IPv4 as mapped addresses, and the kernel tracks it as what it is.
+    let (local_ip, is_v4) = (
+        local.ip().to_canonical(),
+        local.ip().to_canonical().is_ipv4(),
+    );
+    let found = if is_v4 {
+        socket.original_dst_v4()
+    } else {
+        socket.original_dst_v6()
+    };
+    let original = found.ok()?.as_socket()?;
+    let came_here = (original.ip().to_canonical(), original.port()) == (local_ip, local.port());
+    (!came_here).then_some(original)
+}
+
 pub(super) fn shutdown_write(socket: SocketId) {
     // ENOTCONN says that the other end is gone already; its reset is seen by the receive.
     let _ = reference(socket).shutdown(std::net::Shutdown::Write);

@@ -3,6 +3,7 @@
 
 mod check;
 mod controller;
+mod intercept;
 mod relay;
 
 use std::process::ExitCode;
@@ -34,6 +35,7 @@ struct Arguments {
 enum Command {
     Relay(Box<relay::Arguments>),
     Check(check::Arguments),
+    Intercept(intercept::Arguments),
     /// Show the whole story on this machine, in about half a minute.
     ///
     /// Starts an application, a sidecar before it and clients that check every byte; makes the kernel refuse the
@@ -65,6 +67,7 @@ pub(crate) fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Relay(arguments) => relay::run(*arguments, epoch),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Intercept(arguments) => intercept::run(arguments),
         Command::Demo => demo(),
     };
     match done {

@@ -35,8 +35,9 @@ pub(crate) struct Arguments {
     /// A relay; may be given several times
     ///
     /// Such as web=0.0.0.0:15080:127.0.0.1:8080. LISTEN is IP:PORT, where [::]:PORT takes IPv6 and IPv4 and port 0 lets
-    /// the kernel choose. TARGET is IP:PORT, HOST:PORT or unix:/PATH; ?proxy=v2 behind it tells the target who the client
-    /// is, by a PROXY header. Several in the environment are separated by commas.
+    /// the kernel choose. TARGET is IP:PORT, HOST:PORT or unix:/PATH, or *:PORT, which is where a connection was to go that
+    /// `ringside intercept` redirected here; ?proxy=v2 behind it tells the target who the client is, by a PROXY header.
+    /// Several in the environment are separated by commas.
     #[arg(
         long,
         value_name = "NAME=LISTEN:TARGET",

@@ -38,13 +38,17 @@ pub enum CloseReason {
     Shed,
     /// Its source had `accept.perSource` connections open.
     SourceLimit,
+    /// It came to the relay's own port, whose connections have to be redirected to it.
+    NotRedirected,
+    /// It was redirected here although it came from the address that it was to go to: relaying it would never end.
+    RedirectLoop,
     /// The worker's backend had to be built anew.
     BackendLost,
 }
 
 impl CloseReason {
     /// Every reason, in the order of [`CloseReason::index`].
-    pub const ALL: [CloseReason; 17] = [
+    pub const ALL: [CloseReason; 19] = [
         CloseReason::Finished,
         CloseReason::ClientReset,
         CloseReason::UpstreamReset,
@@ -61,6 +65,8 @@ impl CloseReason {
         CloseReason::DrainLimit,
         CloseReason::Shed,
         CloseReason::SourceLimit,
+        CloseReason::NotRedirected,
+        CloseReason::RedirectLoop,
         CloseReason::BackendLost,
     ];
 
@@ -88,6 +94,8 @@ impl CloseReason {
             CloseReason::DrainLimit => "drain_limit",
             CloseReason::Shed => "shed",
             CloseReason::SourceLimit => "source_limit",
+            CloseReason::NotRedirected => "not_redirected",
+            CloseReason::RedirectLoop => "redirect_loop",
             CloseReason::BackendLost => "backend_lost",
         }
     }

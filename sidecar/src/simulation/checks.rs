@@ -10,9 +10,9 @@ use ringside_api::settings::ReadinessMode;
 
 use super::Run;
 use crate::backend::Backend;
-use crate::backend::simulated::Simulated;
 use crate::backend::simulated::faults::Pushback;
 use crate::backend::simulated::link::{Link, NAME_BYTES};
+use crate::backend::simulated::{Simulated, is_redirected};
 use crate::flow::CloseReason;
 use crate::worker::Worker;
 
@@ -263,7 +263,7 @@ impl Run {
             self.has_window(|what| matches!(what, Pushback::Forbidden | Pushback::Lost));
         if let Some(probe) = peers.probe
             && !forbidden
-            && self.reasons.get(&probe) != Some(&CloseReason::Finished)
+            && self.reasons.get(&probe) != Some(&self.due_of(probe))
         {
             let reason = self.reasons.get(&probe).map(|reason| reason.label());
             return Err(format!(
@@ -271,6 +271,19 @@ impl Run {
             ));
         }
         Ok(())
+    }
+
+    /// Whether a link came to a relay of what is redirected, and was not.
+    fn is_direct(&self, link: usize) -> bool {
+        self.plan.intercepts && !is_redirected(link)
+    }
+
+    /// What a link comes to for which all is well.
+    fn due_of(&self, link: usize) -> CloseReason {
+        match self.is_direct(link) {
+            true => CloseReason::NotRedirected,
+            false => CloseReason::Finished,
+        }
     }
 
     fn check_accounts(&self) -> Result<(), String> {
@@ -326,6 +339,9 @@ impl Run {
         let far = other.map(|link| kernel.link(link));
         let faults = &self.plan.faults;
         let allow = |is_right: bool, what: &str| is_right.then_some(()).ok_or(what.to_owned());
+        if self.is_direct(client) && far.is_some() {
+            return Err("it came by itself, and was relayed".to_owned());
+        }
         match reason {
             CloseReason::Finished => finished(near, far),
             CloseReason::ClientReset | CloseReason::ClientError => {
@@ -359,6 +375,11 @@ impl Run {
                 allow(faults.connect.other > 0, "connects went well")?;
                 is_reset(Some(near))
             }
+            CloseReason::NotRedirected => {
+                allow(self.is_direct(client), "it was redirected")?;
+                is_reset(Some(near))
+            }
+            CloseReason::RedirectLoop => Err("nothing goes to itself".to_owned()),
             CloseReason::NoAddress => {
                 allow(self.plan.loses_addresses(), "the target had an address")?;
                 is_reset(Some(near))

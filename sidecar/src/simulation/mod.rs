@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32};
 use std::sync::mpsc::Receiver;
 
 use arc_swap::ArcSwap;
@@ -85,6 +85,7 @@ pub fn run(seed: u64, has_story: bool, bug: Option<Bug>) -> Report {
         name: "simulated".to_owned(),
         target: ArcSwap::from_pointee(String::new()),
         addresses: ArcSwap::from_pointee(vec![SockAddr::from(target()); 2]),
+        original_port: AtomicU16::new(if plan.intercepts { target().port() } else { 0 }),
         proxy_protocol: AtomicBool::new(plan.sends_header),
         next_address: AtomicU32::new(0),
         stats: vec![stats],
@@ -92,6 +93,7 @@ pub fn run(seed: u64, has_story: bool, bug: Option<Bug>) -> Report {
     let mut kernel = Kernel::new(seed, plan.faults.clone(), plan.descriptor_limit, has_story);
     kernel.sends_header = plan.sends_header;
     kernel.capacity = plan.capacity;
+    kernel.redirects_from = plan.intercepts.then(target);
     let listener = Arc::new(ListenSocket::simulated(kernel.listen(plan.backlog)));
     let surroundings = Surroundings {
         index: 0,

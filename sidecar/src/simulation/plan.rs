@@ -97,6 +97,8 @@ pub(super) struct Plan {
     pub(super) capacity: u64,
     /// Targets are told who the client is.
     pub(super) sends_header: bool,
+    /// Connections are redirected, and go where they were to go.
+    pub(super) intercepts: bool,
     /// Every setting that was ever in effect, the first included.
     pub(super) all_settings: Vec<Settings>,
 }
@@ -143,6 +145,8 @@ impl Plan {
             backlog: one_of(random, &[1, 4, 64]),
             capacity: one_of(random, &[1 << 10, 16 << 10, 128 << 10, 512 << 10]),
             sends_header: random.u32(0..4) == 0,
+            // By numbers of its own, so that everything else of a seed stays as it was.
+            intercepts: Rng::with_seed(!seed).u32(0..4) == 0,
             all_settings: vec![settings],
         };
         plan.add_orders(random);

@@ -1,8 +1,10 @@
 //! From flows' wishes to operations: asks each connection that something happened to what it wants, and does it.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::access_log::Line;
+use super::interception;
 use super::{Waiting, Worker};
 use crate::backend::{Backend, Chunk, GATHER_MOST, Operation, OperationKind, SocketId, Token};
 use crate::bug::{self, Bug};
@@ -164,6 +166,18 @@ impl<B: Backend> Worker<B> {
             return;
         };
         let relay = &connection.relay;
+        let original_port = relay.original_port.load(Ordering::Relaxed);
+        if original_port != 0 && connection.addresses.is_none() {
+            let client = connection.flow.socket(Side::Client);
+            let (peer, original) = (
+                self.backend.peer(client),
+                self.backend.original_destination(client),
+            );
+            match interception::destination(peer, original, original_port) {
+                Ok(address) => connection.addresses = Some(Arc::new(vec![address.into()])),
+                Err(reason) => return self.on_connect_failed(id, reason),
+            }
+        }
         let addresses = connection.addresses.get_or_insert_with(|| {
             connection.first_address = relay.next_address.fetch_add(1, Ordering::Relaxed);
             relay.addresses.load_full()

@@ -130,16 +130,17 @@ impl<B: Backend> Worker<B> {
             .stats
             .connect
             .record(waited.as_nanos() as u64);
-        let header = connection
-            .relay
-            .proxy_protocol
-            .load(Ordering::Relaxed)
-            .then(|| {
-                let header = proxy_protocol::header(
-                    self.backend.addresses(connection.flow.socket(Side::Client)),
-                );
-                self.backend.own(&header)
-            });
+        let relay = &connection.relay;
+        let header = relay.proxy_protocol.load(Ordering::Relaxed).then(|| {
+            let client = connection.flow.socket(Side::Client);
+            let mut addresses = self.backend.addresses(client);
+            if relay.original_port.load(Ordering::Relaxed) != 0 {
+                // The target is told of the address that the client meant, not of the relay's.
+                let meant = self.backend.original_destination(client);
+                addresses = addresses.map(|(peer, local)| (peer, meant.unwrap_or(local)));
+            }
+            self.backend.own(&proxy_protocol::header(addresses))
+        });
         connection
             .flow
             .on_connected(header, &mut self.chunks, self.now);

@@ -11,6 +11,7 @@ pub mod command;
 mod completions;
 #[cfg(any(test, feature = "simulation"))]
 pub mod inspection;
+mod interception;
 pub mod limits;
 mod relief;
 pub mod shared;

@@ -2,7 +2,7 @@
 //! relays. Touched once per connection, never per message.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
 use arc_swap::ArcSwap;
 use socket2::SockAddr;
@@ -72,6 +72,9 @@ pub struct Relay {
     pub target: ArcSwap<String>,
     /// The target's addresses of the moment; empty while its name has none.
     pub addresses: ArcSwap<Vec<SockAddr>>,
+    /// The port whose redirected connections go where they were to go; 0 where connections go to `addresses`, which
+    /// otherwise are only those that are checked.
+    pub original_port: AtomicU16,
     /// Whether the target is told who the client is.
     pub proxy_protocol: AtomicBool,
     /// Where to begin with the target's addresses, so that several share the load.

@@ -7,7 +7,7 @@ mod start;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -82,6 +82,14 @@ impl RelayCounts {
 pub struct WorkerPanicked {
     /// Which worker.
     pub worker: usize,
+}
+
+/// The port of a target that is the original destination; 0 of others.
+fn original_port(target: &Target) -> u16 {
+    match target {
+        Target::Original { port } => *port,
+        Target::Address(_) | Target::Host { .. } | Target::Unix(_) => 0,
+    }
 }
 
 /// The workers of a process.
@@ -172,6 +180,7 @@ impl Team {
             name: wanted.name.clone(),
             target: ArcSwap::from_pointee(wanted.target.to_string()),
             addresses: ArcSwap::from_pointee(addresses),
+            original_port: AtomicU16::new(original_port(&wanted.target)),
             proxy_protocol: AtomicBool::new(wanted.proxy_protocol == ProxyProtocol::V2),
             next_address: AtomicU32::new(0),
             stats: self.counts_of(&wanted.name),
@@ -247,6 +256,8 @@ impl Team {
         };
         let relay = &running.relay;
         relay.target.store(Arc::new(wanted.target.to_string()));
+        let port = original_port(&wanted.target);
+        relay.original_port.store(port, Ordering::Relaxed);
         relay.addresses.store(Arc::new(addresses));
         relay.proxy_protocol.store(
             wanted.proxy_protocol == ProxyProtocol::V2,

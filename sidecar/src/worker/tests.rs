@@ -4,7 +4,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -45,6 +45,7 @@ impl Bench {
             name: "test".to_owned(),
             target: ArcSwap::from_pointee(String::new()),
             addresses: ArcSwap::from_pointee(vec![target.local_addr().unwrap().into()]),
+            original_port: AtomicU16::new(0),
             proxy_protocol: AtomicBool::new(false),
             next_address: AtomicU32::new(0),
             stats: vec![Arc::new(RelayStats::default())],

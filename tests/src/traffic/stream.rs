@@ -299,6 +299,19 @@ impl Stream {
         }
     }
 
+    /// Expects that a connection was accepted and then reset, which may come before the connecting is over.
+    #[track_caller]
+    pub fn expect_turned_away(connected: io::Result<Self>) {
+        match connected {
+            Ok(stream) => stream.expect_reset(),
+            Err(error) => assert_eq!(
+                error.kind(),
+                io::ErrorKind::ConnectionReset,
+                "a reset was due: {error}"
+            ),
+        }
+    }
+
     /// Sends the pattern's bytes `from..to` and receives them back.
     ///
     /// # Errors

@@ -84,6 +84,7 @@ const TARGET: Target = Target {
         "1Gi",
         "[::]:15080",
         "unix:/run/app.sock",
+        "*:8080",
         "localhost:80",
         "&a ",
         "*a",

@@ -90,6 +90,8 @@ pub struct Kernel {
     pub descriptor_limit: u32,
     /// Whether servers expect a PROXY header.
     pub sends_header: bool,
+    /// Where redirected connections were to go, if any are redirected.
+    pub redirects_from: Option<std::net::SocketAddr>,
     /// What streams of servers are numbered from.
     pub next_server_stream: u32,
     /// What kernels hold of a stream each way.
@@ -154,6 +156,7 @@ impl Kernel {
             descriptors: 0,
             descriptor_limit,
             sends_header: false,
+            redirects_from: None,
             next_server_stream: 1_000_000,
             capacity: 64 << 10,
             is_given_up: false,

@@ -31,7 +31,7 @@ use faults::Pushback;
 use kernel::Due;
 pub use kernel::{Counts, Kernel, Notice};
 use operations::{Entry, What};
-pub use peers::{address_of, link_at};
+pub use peers::{address_of, is_redirected, link_at};
 
 /// Those who are not the kernel: peers, and who tells the worker what to do.
 pub trait Outside {
@@ -381,6 +381,10 @@ impl Backend for Simulated {
 
     fn addresses(&self, socket: SocketId) -> Option<(SocketAddr, SocketAddr)> {
         self.world.borrow().kernel.addresses(socket)
+    }
+
+    fn original_destination(&self, socket: SocketId) -> Option<SocketAddr> {
+        self.world.borrow().kernel.original_destination(socket)
     }
 
     fn shutdown_write(&mut self, socket: SocketId) {

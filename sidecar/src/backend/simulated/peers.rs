@@ -118,6 +118,20 @@ impl Kernel {
         };
         Some((address_of(*link), SocketAddr::from(([10, 255, 0, 1], 80))))
     }
+
+    /// Where a client's connection was to go, if the kernel redirects and did so with this one.
+    pub(super) fn original_destination(&self, socket: SocketId) -> Option<SocketAddr> {
+        let index = usize::try_from(socket.0 - FIRST_SOCKET).ok()?;
+        match self.slots.get(index) {
+            Some(Slot::Linked(link)) if is_redirected(*link) => self.redirects_from,
+            _ => None,
+        }
+    }
+}
+
+/// Whether a link is one of those that are redirected, where any are: of eight, one comes to the relay's port by itself.
+pub fn is_redirected(link: usize) -> bool {
+    link % 8 != 7
 }
 
 /// How many hosts clients come from.

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -25,6 +25,7 @@ fn relay_to(target: &TcpListener) -> Arc<Relay> {
         name: "test".to_owned(),
         target: ArcSwap::from_pointee(String::new()),
         addresses: ArcSwap::from_pointee(vec![target.local_addr().unwrap().into()]),
+        original_port: AtomicU16::new(0),
         proxy_protocol: AtomicBool::new(false),
         next_address: AtomicU32::new(0),
         stats: (0..2).map(|_| Arc::new(RelayStats::default())).collect(),

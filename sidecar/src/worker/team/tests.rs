@@ -48,6 +48,7 @@ fn a_relay_that_was_removed_while_the_backend_broke_stays_removed() {
             name: name.to_owned(),
             target: ArcSwap::from_pointee(String::new()),
             addresses: ArcSwap::from_pointee(Vec::new()),
+            original_port: AtomicU16::new(0),
             proxy_protocol: AtomicBool::new(false),
             next_address: AtomicU32::new(0),
             stats: vec![Arc::new(RelayStats::default())],
