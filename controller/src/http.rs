@@ -1,4 +1,4 @@
-//! What the controller serves in plain HTTP, for kubelets, Prometheus and people: health, readiness of policies, metrics.
+//! What the controller serves in plain HTTP, for kubelets, Prometheus and people: health, readiness of policies, metrics, and a page.
 //!
 //! Its own readiness says whether it can answer webhooks, and never how policies are: those are asked for by name.
 
@@ -15,6 +15,7 @@ use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 use crate::fleet::Summary;
 use crate::leader::Leadership;
 use crate::observe::Seen;
+use crate::page;
 use crate::policies::{CLUSTER_POLICY, Name};
 use crate::status::writer::Written;
 use crate::sync::Sync;
@@ -36,6 +37,8 @@ pub struct Sources {
 /// All of it.
 pub fn router(sources: Sources) -> Router {
     Router::new()
+        .route("/", get(page::page))
+        .route("/statusz", get(page::statusz))
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(readyz))
         .route("/readyz/policies", get(all_policies))

@@ -11,6 +11,7 @@ pub mod inject;
 pub mod leader;
 pub mod live;
 pub mod observe;
+mod page;
 pub mod policies;
 pub mod run;
 pub mod serve;

@@ -9,7 +9,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::response::{IntoResponse, Json};
 
 use crate::http::Sources;
-pub use overview::Overview;
+use overview::Overview;
 
 /// Everything is on the page itself, and nothing else may be loaded or shown within another page.
 const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; \
