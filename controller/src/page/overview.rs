@@ -20,7 +20,7 @@ const PODS_MOST: usize = 500;
 /// All of it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Overview {
+pub(crate) struct Overview {
     version: &'static str,
     /// Whether this replica answers sidecars and writes statuses; another one knows no pods' state.
     leads: bool,
