@@ -11,6 +11,7 @@ pub mod inject;
 pub mod leader;
 pub mod live;
 pub mod observe;
+pub mod permissions;
 pub mod policies;
 pub mod run;
 pub mod serve;

@@ -13,15 +13,22 @@ use crate::apiserver::ApiServer;
 pub fn installed(test: &str) -> Option<&'static ApiServer> {
     static INSTALLED: OnceLock<()> = OnceLock::new();
     let server = ApiServer::shared(test)?;
-    INSTALLED.get_or_init(|| {
-        server.apply(&definitions().expect("the definitions as YAML"));
-        server.kubectl(&[
-            "wait",
-            "--for=condition=Established",
-            "--timeout=30s",
-            "crd/relaypolicies.ringside.dev",
-            "crd/clusterrelaypolicies.ringside.dev",
-        ]);
-    });
+    INSTALLED.get_or_init(|| install(server));
     Some(server)
+}
+
+/// Installs the definitions, and waits until they are served.
+///
+/// # Panics
+/// If the server does not take them.
+#[track_caller]
+pub fn install(server: &ApiServer) {
+    server.apply(&definitions().expect("the definitions as YAML"));
+    server.kubectl(&[
+        "wait",
+        "--for=condition=Established",
+        "--timeout=60s",
+        "crd/relaypolicies.ringside.dev",
+        "crd/clusterrelaypolicies.ringside.dev",
+    ]);
 }
