@@ -4,6 +4,7 @@
 
 pub mod admission;
 pub mod certificates;
+mod counted;
 pub mod fleet;
 pub mod generated;
 pub mod http;

@@ -4,7 +4,7 @@
 //! whole, sidecars' calls and statuses, is the leader's.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -24,6 +24,7 @@ use crate::leader::{self, Candidate, Leadership};
 use crate::live::Live;
 use crate::observe::{self, Seen};
 use crate::serve::{Limits, Server};
+use crate::status::uninjected::Uninjected;
 use crate::status::writer::{Writer, Written};
 use crate::sync::identity::Identities;
 use crate::sync::{self, Sync, Trust};
@@ -106,15 +107,18 @@ pub async fn run(
     let sync = Arc::new(Sync::new(fleet, identities, led.clone(), trusted));
     let live = Arc::new(Live::new(sync.clone(), options.injection.clone()));
     let (seen, written) = (Arc::new(Seen::default()), Arc::new(Written::default()));
-    let sources = Sources {
-        sync: sync.clone(),
-        seen: seen.clone(),
-        written: written.clone(),
-    };
     let router = Router::new()
         .merge(sync::router(sync.clone()))
         .merge(admission::router(live.clone()));
     let server = Server::new(router, certificates.resolver(), Limits::default());
+    let sources = Sources {
+        sync: sync.clone(),
+        seen: seen.clone(),
+        written: written.clone(),
+        live: live.clone(),
+        certificates: certificates.clone(),
+        served: server.counts(),
+    };
 
     let mut parts = JoinSet::new();
     parts.spawn(keeper.run(stop.clone()));
@@ -130,11 +134,18 @@ pub async fn run(
         sync.clone(),
         seen.clone(),
     ));
-    parts.spawn(observe::pods(client.clone(), sync.clone(), seen));
+    let uninjected = Arc::new(Mutex::new(Uninjected::default()));
+    parts.spawn(observe::pods(
+        client.clone(),
+        sync.clone(),
+        seen,
+        uninjected.clone(),
+        options.namespace.clone(),
+    ));
     parts.spawn(follow_leadership(led, leads, sync.clone()));
     parts.spawn(follow_trust(certificates.changed(), trust, live));
     parts.spawn(look_for_silence(sync.clone()));
-    parts.spawn(Writer::new(client.clone(), sync, &options.identity, written).run());
+    parts.spawn(Writer::new(client.clone(), sync, uninjected, &options.identity, written).run());
     let candidate = Candidate {
         namespace: options.namespace,
         lease: options.service,
