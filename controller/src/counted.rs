@@ -31,8 +31,13 @@ fn connections(scrape: &Scrape, sources: &Sources) -> prometheus::Result<()> {
         ),
         (
             "connections_refused_total",
-            "Connections closed at once because as many as may be were open.",
+            "Connections closed at once because as many as may be were open, and something was asked on each.",
             served.refused(),
+        ),
+        (
+            "connections_sent_away_total",
+            "Connections on which nothing was asked, closed for a newcomer because as many as may be were open.",
+            served.sent_away(),
         ),
         (
             "connections_idle_closed_total",

@@ -226,7 +226,10 @@ pub async fn pods(
 
 /// Why a pod that asks for a relay has none.
 fn why_uninjected(pod: &Pod, release: &str) -> Option<Why> {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
     let has_finished = matches!(phase, Some("Succeeded" | "Failed"));
     let spec = pod.spec.as_ref()?;
     let mut sidecars = spec.init_containers.iter().flatten();

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::Router;
+use axum::http::StatusCode;
+use axum::{Json, Router};
 use kube::Client;
-use ringside_api::sync::{HOLD_MILLIS, fingerprint_of_trust};
+use ringside_api::sync::{HOLD_MILLIS, Refusal, fingerprint_of_trust};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -31,6 +32,9 @@ use crate::sync::{self, Sync, Trust};
 
 /// How often it is looked for pods that have fallen silent.
 const SILENCE_LOOKED_FOR_EVERY: Duration = Duration::from_secs(1);
+
+/// Of a path that is not there so much is repeated.
+const PATH_CHARACTERS_TOLD: usize = 100;
 
 /// What a replica is told.
 #[derive(Clone, Debug)]
@@ -109,7 +113,9 @@ pub async fn run(
     let (seen, written) = (Arc::new(Seen::default()), Arc::new(Written::default()));
     let router = Router::new()
         .merge(sync::router(sync.clone()))
-        .merge(admission::router(live.clone()));
+        .merge(admission::router(live.clone()))
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(another_method);
     let server = Server::new(router, certificates.resolver(), Limits::default());
     let sources = Sources {
         sync: sync.clone(),
@@ -190,6 +196,24 @@ async fn serve_plain(listener: TcpListener, router: Router, mut stop: watch::Rec
     {
         tracing::error!("probes and metrics are not served any more: {error}");
     }
+}
+
+async fn nothing_here(uri: axum::http::Uri) -> (StatusCode, Json<Refusal>) {
+    let path: String = uri.path().chars().take(PATH_CHARACTERS_TOLD).collect();
+    let why = format!(
+        "there is nothing at {path}: sidecars POST to {}, API servers to {} and {}",
+        ringside_api::sync::PATH,
+        admission::INJECT_PATH,
+        admission::VALIDATE_PATH
+    );
+    let refusal = Refusal { why, leader: None };
+    (StatusCode::NOT_FOUND, Json(refusal))
+}
+
+async fn another_method() -> (StatusCode, Json<Refusal>) {
+    let why = "only POST is answered here".to_owned();
+    let refusal = Refusal { why, leader: None };
+    (StatusCode::METHOD_NOT_ALLOWED, Json(refusal))
 }
 
 /// A new leadership begins with nothing known of sidecars.

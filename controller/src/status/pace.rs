@@ -172,13 +172,19 @@ mod tests {
         let mut pace = Pace::default();
         assert_eq!(pace.due(&"web", &status(1, 2, 60), None, at(0)), Due::Now);
         pace.wrote("web", status(1, 2, 60), 5, at(0));
-        assert_eq!(pace.due(&"web", &status(1, 2, 60), None, at(1)), Due::Nothing);
+        assert_eq!(
+            pace.due(&"web", &status(1, 2, 60), None, at(1)),
+            Due::Nothing
+        );
         assert_eq!(
             pace.due(&"web", &status(1, 2, 70), None, at(1)),
             Due::Nothing,
             "a share is no news"
         );
-        assert_eq!(pace.due(&"web", &status(1, 1, 60), None, at(1)), Due::At(at(10)));
+        assert_eq!(
+            pace.due(&"web", &status(1, 1, 60), None, at(1)),
+            Due::At(at(10))
+        );
         assert_eq!(pace.due(&"web", &status(1, 1, 60), None, at(10)), Due::Now);
         assert_eq!(
             pace.due(&"web", &status(2, 2, 60), None, at(1)),

@@ -68,8 +68,7 @@ impl Uninjected {
         let known = self.0.get(&pod.uid);
         if known.is_none_or(|known| known.why != why) {
             let is_told = false;
-            self.0
-                .insert(pod.uid.clone(), Known { pod, why, is_told });
+            self.0.insert(pod.uid.clone(), Known { pod, why, is_told });
         }
     }
 
@@ -124,7 +123,10 @@ mod tests {
         let mut host = plain();
         host["hostNetwork"] = true.into();
         let (kind, note) = reason(&pod(host)).unwrap();
-        assert!(kind == "InjectionSkipped" && note.contains("hostNetwork"), "{note}");
+        assert!(
+            kind == "InjectionSkipped" && note.contains("hostNetwork"),
+            "{note}"
+        );
         let mut system = pod(plain());
         system["metadata"]["namespace"] = "kube-system".into();
         let (_, note) = reason(&system).unwrap();

@@ -189,7 +189,9 @@ impl Writer {
             let written = policies.patch_status(name, &parameters, &patch).await?;
             written.metadata
         };
-        let version = metadata.resource_version.and_then(|version| version.parse().ok());
+        let version = metadata
+            .resource_version
+            .and_then(|version| version.parse().ok());
         Ok(version.unwrap_or_default())
     }
 
@@ -283,7 +285,11 @@ impl Writer {
 
     /// Pods that ask for a relay and have none.
     async fn tell_of_uninjected(&self) {
-        let uninjected = || self.uninjected.lock().unwrap_or_else(PoisonError::into_inner);
+        let uninjected = || {
+            self.uninjected
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
         let untold = uninjected().untold(EVENTS_AT_ONCE);
         for (pod, why) in untold {
             match self.create_once(&pod, &why).await {
@@ -301,7 +307,11 @@ impl Writer {
     async fn create_once(&self, pod: &PodIdentity, why: &Why) -> kube::Result<()> {
         let event = StoredEvent {
             metadata: ObjectMeta {
-                name: Some(format!("ringside.{}.{}", pod.uid, why.reason.to_lowercase())),
+                name: Some(format!(
+                    "ringside.{}.{}",
+                    pod.uid,
+                    why.reason.to_lowercase()
+                )),
                 namespace: Some(pod.namespace.clone()),
                 ..ObjectMeta::default()
             },
