@@ -12,6 +12,7 @@ mod folder;
 mod kubectl;
 mod processes;
 mod programs;
+mod tokens;
 
 pub use audit::Asked;
 pub(crate) use certificates::{Authority, Identity, random_token};
@@ -19,6 +20,7 @@ pub(crate) use folder::Folder;
 pub(crate) use kubectl::unique;
 pub use kubectl::{Answer, Namespace};
 pub use programs::version;
+pub use tokens::signed_by_a_stranger;
 
 use std::borrow::Borrow;
 use std::env;
