@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
@@ -349,13 +350,31 @@ fn whoever_is_no_pods_sidecar_is_refused_with_a_sentence() {
     release.asked_nothing_else();
 }
 
-/// Connections of the test below at once. The controller takes 12,000.
-const HANDSHAKEN: usize = 1_500;
-const SILENT: usize = 8_600;
+/// Connections of the test below. The controller takes 12,000 at once, and lets the silent go after five seconds.
+const HANDSHAKEN: usize = 4_000;
+const SILENT: usize = 6_500;
 const FURTHER: usize = 3_000;
 
 /// Far above what is needed (about 100 MiB), and far below what would hurt a node.
 const RESIDENT_BYTES_MOST: u64 = 512 << 20;
+
+/// So many of what `make` makes, by so many threads.
+fn by_many<T: Send>(threads: usize, count: usize, make: impl Fn() -> T + Sync) -> Vec<T> {
+    let left = AtomicUsize::new(count);
+    let one = || left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
+    std::thread::scope(|scope| {
+        let work = || {
+            let mut made = Vec::new();
+            while one().is_ok() {
+                made.push(make());
+            }
+            made
+        };
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let made = threads.into_iter().map(|thread| thread.join().unwrap());
+        made.flatten().collect()
+    })
+}
 
 #[test]
 fn ten_thousand_connections_that_ask_nothing_keep_no_sidecar_out() {
@@ -402,22 +421,29 @@ fn ten_thousand_connections_that_ask_nothing_keep_no_sidecar_out() {
     held.send(call.as_bytes()).unwrap();
 
     // Those that shake hands and ask once, for nothing that is there.
-    let mut handshaken = Vec::new();
-    for _ in 0..HANDSHAKEN {
+    let begin = Instant::now();
+    let handshaken = by_many(4, HANDSHAKEN, || {
         let mut caller = story.connect();
         caller
             .send(request("GET", "/", None, "").as_bytes())
             .unwrap();
         assert_eq!(caller.answer().unwrap().status, 404);
-        handshaken.push(caller);
-    }
+        caller
+    });
+    println!("{HANDSHAKEN} have shaken hands after {:?}", begin.elapsed());
     story.honest_is_served();
-    let silent = |count: usize| -> Vec<TcpStream> {
-        let connect = |_| TcpStream::connect(story.controller.tls).expect("a connection");
-        (0..count).map(connect).collect()
+    // Those that say nothing at all. Whoever finds the kernel's queue full tries again after a second: hence many at a time.
+    let silent = |count: usize| {
+        by_many(256, count, || {
+            TcpStream::connect(story.controller.tls).expect("a connection")
+        })
     };
     let begin = Instant::now();
     let mut many = silent(SILENT);
+    let all = (HANDSHAKEN + SILENT) as f64;
+    await_that("all to be accepted", || {
+        count(&story, "connections_total") >= all
+    });
     let at_once = count(&story, "connections_open");
     println!(
         "{at_once} connections were open {:?} after the first silent one",
