@@ -141,7 +141,7 @@ fn whoever_is_no_pods_sidecar_is_refused_with_a_sentence() {
     let deep = format!("{}{}", "[".repeat(5_000), "]".repeat(5_000));
     let stranger = signed_by_a_stranger(&token, |_| {});
     let issuer = signed_by_a_stranger(&token, |claims| {
-        claims["iss"] = json!("https://example.org")
+        claims["iss"] = json!("https://example.org");
     });
     let mut cases = vec![
         (
