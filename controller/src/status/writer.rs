@@ -12,7 +12,7 @@ use k8s_openapi::api::events::v1::Event as StoredEvent;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
-use kube::core::PartialObjectMeta;
+use kube::core::{PartialObjectMeta, Status};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client, Resource};
 use ringside_api::resources::{ClusterRelayPolicy, PolicyStatus, RelayPolicy};
@@ -332,7 +332,7 @@ impl Writer {
                 Ok(())
             }
             // It is there already; or the namespace ends, with the pod in it.
-            Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404 | 409 | 422) => Ok(()),
+            Err(kube::Error::Api(status)) if is_settled(&status) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -358,6 +358,12 @@ impl Writer {
             Err(error) => tracing::debug!("an Event could not be written: {error}"),
         }
     }
+}
+
+/// Whether an Event that was refused is not to be tried again. A mere 403 is: an API server that has just started knows no roles yet.
+fn is_settled(status: &Status) -> bool {
+    let ends = status.code == 403 && status.message.contains("is being terminated");
+    ends || matches!(status.code, 404 | 409 | 422)
 }
 
 fn reference(pod: &PodIdentity) -> ObjectReference {
