@@ -44,6 +44,8 @@ manifests:
 		mv manifests/seccomp/new manifests/seccomp/ringside.json
 	@cargo run --quiet --package ringside-controller -- crds >manifests/crds/new && \
 		mv manifests/crds/new manifests/crds/ringside.yaml
+	@cargo run --quiet --package ringside-controller -- roles >manifests/rbac/new && \
+		mv manifests/rbac/new manifests/rbac/ringside.yaml
 
 # Fuzzing with coverage, on the stable toolchain: a minute for each of four targets.
 FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=3 \

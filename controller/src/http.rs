@@ -12,11 +12,15 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
+use crate::certificates::Handle;
+use crate::counted;
 use crate::fleet::Summary;
 use crate::leader::Leadership;
+use crate::live::Live;
 use crate::observe::Seen;
 use crate::page;
 use crate::policies::{CLUSTER_POLICY, Name};
+use crate::serve;
 use crate::status::writer::Written;
 use crate::sync::Sync;
 
@@ -32,6 +36,12 @@ pub struct Sources {
     pub seen: Arc<Seen>,
     /// What was written.
     pub written: Arc<Written>,
+    /// What came of pods that the webhook was asked about.
+    pub live: Arc<Live>,
+    /// The certificates in effect.
+    pub certificates: Handle,
+    /// What happened to connections.
+    pub served: Arc<serve::Counts>,
 }
 
 /// All of it.
@@ -141,16 +151,21 @@ async fn metrics(State(sources): State<Sources>) -> Response {
 }
 
 /// The metrics of one scrape.
-struct Scrape(Registry);
+pub(crate) struct Scrape(Registry);
 
 impl Scrape {
-    fn gauge(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+    pub(crate) fn gauge(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<IntGaugeVec> {
         let gauge = IntGaugeVec::new(Opts::new(format!("{PREFIX}{name}"), help), labels)?;
         self.0.register(Box::new(gauge.clone()))?;
         Ok(gauge)
     }
 
-    fn counter(
+    pub(crate) fn counter(
         &self,
         name: &str,
         help: &str,
@@ -207,6 +222,7 @@ fn scrape(sources: &Sources) -> prometheus::Result<String> {
             .with_label_values::<&str>(&[])
             .inc_by(of(count));
     }
+    counted::add(&scrape, sources)?;
     if leads {
         policies(&scrape, sources)?;
     }

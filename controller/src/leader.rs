@@ -174,6 +174,7 @@ async fn turn(
         .as_ref()
         .and_then(|all| all.get(ADDRESS_ANNOTATION))
         .cloned();
+    let is_ours = seen.holder == candidate.identity;
     if !observed.look(seen, &candidate.identity, now) {
         return Ok(Leadership::Follows { leader });
     }
@@ -186,8 +187,8 @@ async fn turn(
         .await
     {
         Ok(_) => Ok(Leadership::Leads),
-        // Somebody was quicker.
-        Err(error) if is_conflict(&error) => Ok(Leadership::Follows { leader: None }),
+        // Somebody wrote it meanwhile. What was ours may be so still: the next look tells, well before it is anybody's.
+        Err(error) if is_conflict(&error) && !is_ours => Ok(Leadership::Follows { leader: None }),
         Err(error) => Err(error),
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod admission;
 pub mod certificates;
+mod counted;
 pub mod fleet;
 pub mod generated;
 pub mod http;
@@ -12,6 +13,7 @@ pub mod leader;
 pub mod live;
 pub mod observe;
 mod page;
+pub mod permissions;
 pub mod policies;
 pub mod run;
 pub mod serve;

@@ -5,8 +5,8 @@
 
 use std::collections::HashSet;
 use std::fmt::Debug;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
@@ -15,12 +15,14 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use ringside_api::resources::choice::POLICY_ANNOTATION;
-use ringside_api::resources::{ClusterRelayPolicy, RelayPolicy};
+use ringside_api::resources::{ClusterRelayPolicy, PolicyStatus, RelayPolicy};
 use ringside_api::sync::PodIdentity;
 use serde::de::DeserializeOwned;
 
 use crate::fleet::ObservedPod;
-use crate::policies::{Name, name_of};
+use crate::inject::CONTAINER_NAME;
+use crate::policies::{Name, SeenStatus, name_of};
+use crate::status::uninjected::{self, Uninjected, Why};
 use crate::sync::Sync;
 
 /// The label by which a pod asks for a relay.
@@ -53,14 +55,17 @@ impl Seen {
 pub async fn policies(client: Client, sync: Arc<Sync>, seen: Arc<Seen>) {
     let apply = |policy: Guarded<RelayPolicy>| {
         let (metadata, problem) = (policy.0.meta().clone(), policy.problem());
-        let namespace = metadata.namespace.clone();
-        sync.fleet()
-            .change_policies(namespace.as_deref(), |policies| {
-                match (policy.0.0, problem) {
-                    (Ok(policy), _) => policies.set(&policy),
-                    (Err(_), problem) => policies.set_unreadable(&metadata, problem),
-                }
-            });
+        let status = policy.status(|policy| policy.status.clone());
+        let mut fleet = sync.fleet();
+        if fleet.take_status(&metadata, status.clone()) {
+            return;
+        }
+        let namespace = metadata.namespace.as_deref();
+        fleet.change_policies(namespace, |policies| match (policy.0.0, problem) {
+            (Ok(policy), _) => policies.set(&policy),
+            (Err(_), problem) => policies.set_unreadable(&metadata, problem),
+        });
+        fleet.take_status(&metadata, status);
     };
     let remove = |name: &Name| {
         sync.fleet()
@@ -89,11 +94,16 @@ pub async fn policies(client: Client, sync: Arc<Sync>, seen: Arc<Seen>) {
 pub async fn cluster_policy(client: Client, sync: Arc<Sync>, seen: Arc<Seen>) {
     let apply = |policy: Guarded<ClusterRelayPolicy>| {
         let (metadata, problem) = (policy.0.meta().clone(), policy.problem());
-        sync.fleet()
-            .change_policies(None, |policies| match (policy.0.0, problem) {
-                (Ok(policy), _) => policies.set_cluster(&policy),
-                (Err(_), problem) => policies.set_cluster_unreadable(&metadata, problem),
-            });
+        let status = policy.status(|policy| policy.status.clone());
+        let mut fleet = sync.fleet();
+        if fleet.take_status(&metadata, status.clone()) {
+            return;
+        }
+        fleet.change_policies(None, |policies| match (policy.0.0, problem) {
+            (Ok(policy), _) => policies.set_cluster(&policy),
+            (Err(_), problem) => policies.set_cluster_unreadable(&metadata, problem),
+        });
+        fleet.take_status(&metadata, status);
     };
     let remove = |name: &Name| {
         sync.fleet()
@@ -118,7 +128,17 @@ pub async fn cluster_policy(client: Client, sync: Arc<Sync>, seen: Arc<Seen>) {
 /// An object that could be read, or what of it could.
 struct Guarded<K>(DeserializeGuard<K>);
 
-impl<K> Guarded<K> {
+impl<K: Resource> Guarded<K> {
+    /// Its status as `of` tells it; `None` where the object could not be read.
+    fn status(&self, of: impl FnOnce(&K) -> Option<PolicyStatus>) -> Option<SeenStatus> {
+        let policy = self.0.0.as_ref().ok()?;
+        let version = policy.meta().resource_version.as_deref();
+        Some(SeenStatus {
+            version: version?.parse().ok()?,
+            status: of(policy),
+        })
+    }
+
     /// Why it could not be read; empty where it could.
     fn problem(&self) -> String {
         match &self.0.0 {
@@ -160,8 +180,21 @@ async fn watch<K>(
     }
 }
 
-/// Watches pods that ask for a relay, for ever.
-pub async fn pods(client: Client, sync: Arc<Sync>, seen: Arc<Seen>) {
+/// Watches pods that ask for a relay, for ever. Those that have none go to `uninjected`; `release` is the controller's namespace.
+pub async fn pods(
+    client: Client,
+    sync: Arc<Sync>,
+    seen: Arc<Seen>,
+    uninjected: Arc<Mutex<Uninjected>>,
+    release: String,
+) {
+    let without = || uninjected.lock().unwrap_or_else(PoisonError::into_inner);
+    let observe = |pod: Pod| {
+        let why = why_uninjected(&pod, &release);
+        let observed = observed(pod);
+        without().saw(observed.identity.clone(), why);
+        sync.fleet().observe(observed);
+    };
     let config = Config::default()
         .labels(&format!("{INJECT_LABEL}=enabled"))
         .page_size(PAGE);
@@ -170,20 +203,43 @@ pub async fn pods(client: Client, sync: Arc<Sync>, seen: Arc<Seen>) {
     futures_util::pin_mut!(events);
     while let Some(event) = events.next().await {
         match event {
-            Ok(Event::Apply(pod)) => sync.fleet().observe(observed(pod)),
-            Ok(Event::Delete(pod)) => sync.fleet().forget(&pod.uid().unwrap_or_default()),
+            Ok(Event::Apply(pod)) => observe(pod),
+            Ok(Event::Delete(pod)) => {
+                let uid = pod.uid().unwrap_or_default();
+                without().forget(&uid);
+                sync.fleet().forget(&uid);
+            }
             Ok(Event::Init) => listed.clear(),
             Ok(Event::InitApply(pod)) => {
                 listed.extend(pod.uid());
-                sync.fleet().observe(observed(pod));
+                observe(pod);
             }
             Ok(Event::InitDone) => {
+                without().keep_only(&listed);
                 sync.fleet().keep_only(&listed);
                 seen.pods.store(true, Ordering::Relaxed);
             }
             Err(error) => tracing::warn!("watching pods failed, and is tried again: {error}"),
         }
     }
+}
+
+/// Why a pod that asks for a relay has none.
+fn why_uninjected(pod: &Pod, release: &str) -> Option<Why> {
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    let has_finished = matches!(phase, Some("Succeeded" | "Failed"));
+    let spec = pod.spec.as_ref()?;
+    let mut sidecars = spec.init_containers.iter().flatten();
+    let has_sidecar = sidecars.any(|container| {
+        container.name == CONTAINER_NAME && container.restart_policy.as_deref() == Some("Always")
+    });
+    if has_finished || has_sidecar {
+        return None;
+    }
+    uninjected::why(&serde_json::to_value(pod).ok()?, release)
 }
 
 /// What matters of a pod.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use k8s_openapi::jiff::Timestamp;
 use kube::core::Selector;
 use ringside_api::resources::{
-    Candidate, Choice, ClusterRelayPolicy, PodFacts, RelayPolicy, choose, selector,
+    Candidate, Choice, ClusterRelayPolicy, PodFacts, PolicyStatus, RelayPolicy, choose, selector,
 };
 use ringside_api::sync::{Assigned, Offer};
 use ringside_api::{Layers, Patch, Source};
@@ -16,9 +16,19 @@ use ringside_api::{Layers, Patch, Source};
 /// The name of the one ClusterRelayPolicy that applies.
 pub const CLUSTER_POLICY: &str = "default";
 
+/// A status as the API server has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SeenStatus {
+    /// The version of the object that has it; a later one has a greater number.
+    pub version: u64,
+    /// `None` where there is none.
+    pub status: Option<PolicyStatus>,
+}
+
 /// A policy as it was written.
 #[derive(Clone, Debug)]
 struct Policy {
+    uid: Option<String>,
     generation: i64,
     created: Option<Timestamp>,
     /// What it selects; `None` where it selects nothing.
@@ -26,6 +36,8 @@ struct Policy {
     patch: Patch,
     /// Why it cannot be read at all.
     problem: Option<String>,
+    /// Its status; `None` where it is not known.
+    status: Option<Box<SeenStatus>>,
 }
 
 /// What the policies make of the pods that obey the same one.
@@ -132,6 +144,32 @@ impl Policies {
             self.worked_out.clear();
             self.cluster = None;
         }
+    }
+
+    /// Takes a policy's status as it is now. Returns whether that is all that can have changed: the policy is known, and of the same
+    /// generation.
+    pub fn take_status(
+        &mut self,
+        metadata: &kube::core::ObjectMeta,
+        status: Option<SeenStatus>,
+    ) -> bool {
+        let (namespace, name) = name_of(metadata);
+        let policy = if namespace.is_empty() {
+            self.cluster.as_mut().filter(|_| name == CLUSTER_POLICY)
+        } else {
+            let policies = self.namespaces.get_mut(&namespace);
+            policies.and_then(|policies| policies.get_mut(&name))
+        };
+        let Some(policy) = policy else {
+            return false;
+        };
+        policy.status = status.map(Box::new);
+        policy.uid == metadata.uid && Some(policy.generation) == metadata.generation
+    }
+
+    /// A policy's status as it was last seen.
+    pub fn status(&self, name: &Name) -> Option<&SeenStatus> {
+        self.find(name)?.status.as_deref()
     }
 
     /// The names of all policies; that of the ClusterRelayPolicy has no namespace.
@@ -281,11 +319,13 @@ impl Policies {
 impl Policy {
     fn of(metadata: &kube::core::ObjectMeta) -> Self {
         Self {
+            uid: metadata.uid.clone(),
             generation: metadata.generation.unwrap_or_default(),
             created: metadata.creation_timestamp.as_ref().map(|time| time.0),
             selector: None,
             patch: Patch::default(),
             problem: None,
+            status: None,
         }
     }
 }

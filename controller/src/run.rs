@@ -4,14 +4,15 @@
 //! whole, sidecars' calls and statuses, is the leader's.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::Router;
+use axum::http::StatusCode;
+use axum::{Json, Router};
 use kube::Client;
-use ringside_api::sync::{HOLD_MILLIS, fingerprint_of_trust};
-use tokio::net::TcpListener;
+use ringside_api::sync::{HOLD_MILLIS, Refusal, fingerprint_of_trust};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -24,12 +25,20 @@ use crate::leader::{self, Candidate, Leadership};
 use crate::live::Live;
 use crate::observe::{self, Seen};
 use crate::serve::{Limits, Server};
+use crate::status::uninjected::Uninjected;
 use crate::status::writer::{Writer, Written};
 use crate::sync::identity::Identities;
 use crate::sync::{self, Sync, Trust};
 
 /// How often it is looked for pods that have fallen silent.
 const SILENCE_LOOKED_FOR_EVERY: Duration = Duration::from_secs(1);
+
+/// Connections that wait to be accepted at most, if the kernel allows as many (`somaxconn`): a restart brings all sidecars at once, and who
+/// finds no place tries again only after a second.
+const BACKLOG: u32 = 4_096;
+
+/// Of a path that is not there so much is repeated.
+const PATH_CHARACTERS_TOLD: usize = 100;
 
 /// What a replica is told.
 #[derive(Clone, Debug)]
@@ -77,8 +86,8 @@ pub async fn run(
     stop: watch::Receiver<bool>,
     listening: impl FnOnce(Listening),
 ) -> anyhow::Result<()> {
-    let tls = bind(options.listen, "sidecars and webhooks").await?;
-    let plain = bind(options.http, "probes and metrics").await?;
+    let tls = bind(options.listen, "sidecars and webhooks")?;
+    let plain = bind(options.http, "probes and metrics")?;
     let address = options.address.unwrap_or(tls.local_addr()?);
     listening(Listening {
         tls: tls.local_addr()?,
@@ -106,15 +115,20 @@ pub async fn run(
     let sync = Arc::new(Sync::new(fleet, identities, led.clone(), trusted));
     let live = Arc::new(Live::new(sync.clone(), options.injection.clone()));
     let (seen, written) = (Arc::new(Seen::default()), Arc::new(Written::default()));
+    let router = Router::new()
+        .merge(sync::router(sync.clone()))
+        .merge(admission::router(live.clone()))
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(another_method);
+    let server = Server::new(router, certificates.resolver(), Limits::default());
     let sources = Sources {
         sync: sync.clone(),
         seen: seen.clone(),
         written: written.clone(),
+        live: live.clone(),
+        certificates: certificates.clone(),
+        served: server.counts(),
     };
-    let router = Router::new()
-        .merge(sync::router(sync.clone()))
-        .merge(admission::router(live.clone()));
-    let server = Server::new(router, certificates.resolver(), Limits::default());
 
     let mut parts = JoinSet::new();
     parts.spawn(keeper.run(stop.clone()));
@@ -130,11 +144,18 @@ pub async fn run(
         sync.clone(),
         seen.clone(),
     ));
-    parts.spawn(observe::pods(client.clone(), sync.clone(), seen));
+    let uninjected = Arc::new(Mutex::new(Uninjected::default()));
+    parts.spawn(observe::pods(
+        client.clone(),
+        sync.clone(),
+        seen,
+        uninjected.clone(),
+        options.namespace.clone(),
+    ));
     parts.spawn(follow_leadership(led, leads, sync.clone()));
     parts.spawn(follow_trust(certificates.changed(), trust, live));
     parts.spawn(look_for_silence(sync.clone()));
-    parts.spawn(Writer::new(client.clone(), sync, &options.identity, written).run());
+    parts.spawn(Writer::new(client.clone(), sync, uninjected, &options.identity, written).run());
     let candidate = Candidate {
         namespace: options.namespace,
         lease: options.service,
@@ -158,10 +179,18 @@ pub async fn run(
     Ok(())
 }
 
-async fn bind(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("the listener for {what} cannot be opened at {address}"))
+fn bind(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
+    let listen = || {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        }?;
+        // Where connections of the one before linger still.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().with_context(|| format!("the listener for {what} cannot be opened at {address}"))
 }
 
 /// A number for a leadership: any but 0.
@@ -179,6 +208,24 @@ async fn serve_plain(listener: TcpListener, router: Router, mut stop: watch::Rec
     {
         tracing::error!("probes and metrics are not served any more: {error}");
     }
+}
+
+async fn nothing_here(uri: axum::http::Uri) -> (StatusCode, Json<Refusal>) {
+    let path: String = uri.path().chars().take(PATH_CHARACTERS_TOLD).collect();
+    let why = format!(
+        "there is nothing at {path}: sidecars POST to {}, API servers to {} and {}",
+        ringside_api::sync::PATH,
+        admission::INJECT_PATH,
+        admission::VALIDATE_PATH
+    );
+    let refusal = Refusal { why, leader: None };
+    (StatusCode::NOT_FOUND, Json(refusal))
+}
+
+async fn another_method() -> (StatusCode, Json<Refusal>) {
+    let why = "only POST is answered here".to_owned();
+    let refusal = Refusal { why, leader: None };
+    (StatusCode::METHOD_NOT_ALLOWED, Json(refusal))
 }
 
 /// A new leadership begins with nothing known of sidecars.

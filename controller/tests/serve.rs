@@ -324,24 +324,41 @@ async fn heads_that_are_too_large_or_too_slow_are_refused() {
 }
 
 #[tokio::test]
-async fn more_connections_than_may_be_open_are_closed_at_once() {
+async fn whoever_asks_nothing_gives_its_place_to_newcomers_and_whoever_is_served_keeps_it() {
     let limits = Limits {
         connections_most: 3,
         ..Limits::default()
     };
     let server = start(limits).await;
-    let mut open = Vec::new();
-    for _ in 0..3 {
-        open.push(server.http2().await);
+    let mut calls = Vec::new();
+    for count in 1..=2 {
+        let (mut sender, connection) = server.http2().await;
+        let call = tokio::spawn(async move { ask(&mut sender, "/wait").await });
+        until("the call is open", || server.counts.requests() == count).await;
+        calls.push((call, connection));
     }
+    // The third place is for whoever came last, at any stage.
+    let silent = TcpStream::connect(server.address).await.unwrap();
+    until("the silent one is there", || server.counts.open() == 3).await;
+    let (_unused, asks_nothing) = server.http2().await;
+    ends(silent).await;
+    let (mut sender, connection) = server.http2().await;
+    let gone = tokio::time::timeout(PATIENCE, asks_nothing).await;
+    let _ = gone.expect("it is closed");
+    assert_eq!(ask(&mut sender, "/").await.0, StatusCode::OK);
+    let call = tokio::spawn(async move { ask(&mut sender, "/wait").await });
+    until("the call is open", || server.counts.requests() == 4).await;
+    calls.push((call, connection));
+    // All are served: whoever comes is closed at once.
     for _ in 0..20 {
         ends(TcpStream::connect(server.address).await.unwrap()).await;
     }
     assert_eq!((server.counts.open(), server.counts.refused()), (3, 20));
-    for (sender, _) in &mut open {
-        assert_eq!(ask(sender, "/").await.0, StatusCode::OK);
+    assert_eq!(server.counts.sent_away(), 2);
+    for (call, _connection) in calls {
+        server.release.notify_one();
+        assert_eq!(call.await.unwrap().0, StatusCode::OK);
     }
-    drop(open);
     until("there is room again", || server.counts.open() == 0).await;
     assert!(server.connect("h2").await.is_ok());
 }

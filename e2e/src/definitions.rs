@@ -17,16 +17,17 @@ pub fn installed(test: &str) -> Option<&'static ApiServer> {
     Some(server)
 }
 
-/// Installs the definitions and waits until they are served.
+/// Installs the definitions, and waits until they are served.
 ///
 /// # Panics
 /// If the server does not take them.
+#[track_caller]
 pub fn install(server: &ApiServer) {
     server.apply(&definitions().expect("the definitions as YAML"));
     server.kubectl(&[
         "wait",
         "--for=condition=Established",
-        "--timeout=30s",
+        "--timeout=60s",
         "crd/relaypolicies.ringside.dev",
         "crd/clusterrelaypolicies.ringside.dev",
     ]);

@@ -4,9 +4,11 @@
 //! for by name (`E2E_KUBECONFIG`), and a test that cannot have one is skipped aloud.
 
 pub mod apiserver;
+pub mod caller;
 pub mod definitions;
 pub mod forwarder;
 pub mod identity;
+pub mod installation;
 pub mod kubelet;
 pub mod proxy;
 

@@ -9,12 +9,11 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
-use ringside_controller::admission::configuration::{Reach, Webhooks};
-use ringside_e2e::apiserver::{ApiServer, Namespace};
+use ringside_e2e::apiserver::Namespace;
 use ringside_e2e::definitions::installed;
 use ringside_e2e::identity;
+use ringside_e2e::installation::Installation;
 use ringside_e2e::kubelet::Kubelet;
-use ringside_tests::metrics::Metrics;
 use ringside_tests::processes::{Process, free_port};
 use ringside_tests::setup::program;
 use ringside_tests::traffic::{Server, Stream, echo};
@@ -31,101 +30,6 @@ fn runtime() -> Runtime {
 
 /// Held by each test: two installations in one cluster would both write the status of every policy.
 static ALONE: Mutex<()> = Mutex::new(());
-
-/// A replica of the controller, in a namespace of its own.
-struct Controller {
-    process: Process,
-    tls: SocketAddr,
-    http: SocketAddr,
-}
-
-impl Controller {
-    fn start(server: &ApiServer, release: &str, tls: u16, name: &str) -> Self {
-        let process = Process::start("the controller", |folder| {
-            let mut command = Command::new(program().with_file_name("ringside-controller"));
-            command
-                .env("KUBECONFIG", server.kubeconfig())
-                .args(["run", "--http", "127.0.0.1:0", "--pod-ip", "127.0.0.1"])
-                .args([
-                    "--listen",
-                    &format!("127.0.0.1:{tls}"),
-                    "--service-address",
-                    &format!("127.0.0.1:{tls}"),
-                ])
-                .args([
-                    "--namespace",
-                    release,
-                    "--webhooks",
-                    release,
-                    "--pod-name",
-                    name,
-                ])
-                .args(["--certificate-name", "127.0.0.1"])
-                .arg("--ports-file")
-                .arg(folder.join("ports"));
-            command
-        });
-        let ports = await_some("the controller to listen", || {
-            let text = fs::read_to_string(process.folder().join("ports")).ok()?;
-            serde_json::from_str::<Value>(&text).ok()
-        });
-        let address = |name: &str| ports[name].as_str().unwrap().parse().unwrap();
-        let controller = Self {
-            tls: address("tls"),
-            http: address("http"),
-            process,
-        };
-        await_that("the controller to be ready", || {
-            http::get(controller.http, "/readyz").is_ok_and(|answer| answer.status == 200)
-        });
-        controller
-    }
-
-    fn leads(&self) -> bool {
-        let answer = http::get(self.http, "/metrics");
-        answer.is_ok_and(|answer| {
-            Metrics::parse(&answer.body).sum("ringside_controller_leads", &[]) == 1.0
-        })
-    }
-}
-
-/// Tells the API server of the controller's webhooks, and waits until it trusts them.
-///
-/// Only of the pods of one namespace: other tests have webhooks of their own at the same server.
-fn install_webhooks(server: &ApiServer, release: &str, of: &str, tls: SocketAddr) {
-    let webhooks = Webhooks {
-        name: release.to_owned(),
-        labels: [].into(),
-        reach: Reach::Url(format!("https://{tls}")),
-        ca_pem: None,
-        release_namespace: release.to_owned(),
-    };
-    for mut configuration in [webhooks.mutating(), webhooks.validating()] {
-        configuration["webhooks"][0]["namespaceSelector"] =
-            json!({"matchLabels": {"kubernetes.io/metadata.name": of}});
-        server.apply(&configuration.to_string());
-    }
-    for kind in [
-        "mutatingwebhookconfiguration",
-        "validatingwebhookconfiguration",
-    ] {
-        await_that(
-            "the certificates to be in the webhook configuration",
-            || {
-                let path = "-o=jsonpath={.webhooks[0].clientConfig.caBundle}";
-                !server.kubectl(&["get", kind, release, path]).is_empty()
-            },
-        );
-    }
-}
-
-fn remove_webhooks(server: &ApiServer, release: &str) {
-    server.kubectl(&[
-        "delete",
-        "mutatingwebhookconfiguration,validatingwebhookconfiguration",
-        release,
-    ]);
-}
 
 /// The sidecar of an injected pod, started as a kubelet would.
 struct Sidecar {
@@ -260,9 +164,9 @@ fn a_policy_is_live_in_a_pod_that_the_webhook_gave_its_sidecar() {
         return;
     };
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let (release, shop) = (server.namespace("release"), server.namespace("shop"));
-    let controller = Controller::start(server, release.name(), free_port(), "one");
-    install_webhooks(server, release.name(), shop.name(), controller.tls);
+    let (release, shop) = (Installation::new(server), server.namespace("shop"));
+    let controller = release.start("one");
+    let webhooks = release.install_webhooks(shop.name(), controller.tls);
     let application = Server::tcp("127.0.0.1:0", echo);
     runtime().block_on(async {
         let client = server.client();
@@ -333,8 +237,9 @@ fn a_policy_is_live_in_a_pod_that_the_webhook_gave_its_sidecar() {
         });
         drop(sidecar.process);
     });
-    remove_webhooks(server, release.name());
-    drop(controller.process);
+    drop(webhooks);
+    drop(controller);
+    release.asked_nothing_else();
 }
 
 #[test]
@@ -343,11 +248,11 @@ fn another_replica_takes_over_and_traffic_never_notices() {
         return;
     };
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let (release, shop) = (server.namespace("release"), server.namespace("shop"));
-    let first = Controller::start(server, release.name(), free_port(), "one");
-    await_that("the first replica to lead", || first.leads());
-    let second = Controller::start(server, release.name(), free_port(), "two");
-    install_webhooks(server, release.name(), shop.name(), second.tls);
+    let (release, shop) = (Installation::new(server), server.namespace("shop"));
+    let first = release.start("one");
+    first.await_leading();
+    let second = release.start("two");
+    let webhooks = release.install_webhooks(shop.name(), second.tls);
     let application = Server::tcp("127.0.0.1:0", echo);
     runtime().block_on(async {
         let client = server.client();
@@ -400,6 +305,7 @@ fn another_replica_takes_over_and_traffic_never_notices() {
         assert!(Stream::connect(SocketAddr::from(([127, 0, 0, 1], listen))).is_ok());
         drop(sidecar.process);
     });
-    remove_webhooks(server, release.name());
-    drop(second.process);
+    drop(webhooks);
+    drop(second);
+    release.asked_nothing_else();
 }

@@ -1,14 +1,17 @@
-//! The routes of admission, without TLS. They own paths, the limit of a body and status codes.
+//! The routes of admission, without TLS. They own paths, the limits of bodies and status codes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::body::Body;
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use futures_util::TryStreamExt;
 use serde_json::Value;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{Context, Unanswerable, mutate, validate};
 
@@ -21,22 +24,73 @@ pub const VALIDATE_PATH: &str = "/validate";
 /// The most bytes of a review: objects have at most 1.5 MiB, and an update brings two.
 pub const BODY_BYTES_MOST: usize = 3 << 20;
 
+/// The most bytes of all reviews that are under way: anybody who reaches the port can send some.
+const BYTES_AT_ONCE: usize = 64 << 20;
+
+/// How long a review may take to come whole: as long as an API server waits for its answer.
+const BODY_PATIENCE: Duration = Duration::from_secs(5);
+
 type Handler = fn(&Value, &dyn Context) -> Result<Value, Unanswerable>;
 
-/// `POST /inject` and `POST /validate`. What is no review is answered with 400 and a sentence, a body that is too large with 413.
+/// `POST /inject` and `POST /validate`. What is no review is answered with 400 and a sentence, a body that is too large with 413, one that is
+/// too slow with 408, and one for which there is no memory now with 503.
 pub fn router(context: Arc<dyn Context>) -> Router {
+    let memory = Arc::new(Semaphore::new(BYTES_AT_ONCE));
     let answer_by = |handler: Handler| {
+        let memory = memory.clone();
         post(
-            move |State(context): State<Arc<dyn Context>>, body: Bytes| async move {
-                answer(handler, &body, &*context)
+            move |State(context): State<Arc<dyn Context>>, body: Body| async move {
+                let mut held = None;
+                let read = tokio::time::timeout(BODY_PATIENCE, read(body, &memory, &mut held));
+                match read.await {
+                    Ok(Ok(body)) => answer(handler, &body, &*context),
+                    Ok(Err(refused)) => refused.into_response(),
+                    Err(_) => {
+                        let why = format!("the review did not come whole within {BODY_PATIENCE:?}");
+                        (StatusCode::REQUEST_TIMEOUT, why).into_response()
+                    }
+                }
             },
         )
     };
     Router::new()
         .route(INJECT_PATH, answer_by(mutate))
         .route(VALIDATE_PATH, answer_by(validate))
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MOST))
         .with_state(context)
+}
+
+/// The whole body; its share of the memory for all is `held`.
+async fn read<'m>(
+    body: Body,
+    memory: &'m Semaphore,
+    held: &mut Option<SemaphorePermit<'m>>,
+) -> Result<Vec<u8>, (StatusCode, String)> {
+    let mut chunks = body.into_data_stream();
+    let mut whole = Vec::new();
+    loop {
+        let chunk = chunks.try_next().await;
+        let chunk = chunk.map_err(|error| {
+            let why = format!("the review broke off: {error}");
+            (StatusCode::BAD_REQUEST, why)
+        })?;
+        let Some(chunk) = chunk else {
+            return Ok(whole);
+        };
+        if whole.len() + chunk.len() > BODY_BYTES_MOST {
+            let why = format!("the review has more than {BODY_BYTES_MOST} bytes");
+            return Err((StatusCode::PAYLOAD_TOO_LARGE, why));
+        }
+        let share = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
+        let Ok(share) = memory.try_acquire_many(share) else {
+            let why = format!("reviews under way have {BYTES_AT_ONCE} bytes already: try again");
+            return Err((StatusCode::SERVICE_UNAVAILABLE, why));
+        };
+        match held {
+            Some(held) => held.merge(share),
+            None => *held = Some(share),
+        }
+        whole.extend_from_slice(&chunk);
+    }
 }
 
 fn answer(handler: Handler, body: &[u8], context: &dyn Context) -> Response {

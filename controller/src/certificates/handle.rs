@@ -91,6 +91,15 @@ impl Handle {
         self.0.shown.0.load().is_some()
     }
 
+    /// When the leaf that is shown ends, and the last CA of the bundle, in Unix seconds; `None` until there are any.
+    pub fn ends(&self) -> Option<(i64, i64)> {
+        let last = self.last();
+        let contents = last.as_ref()?;
+        let cas = reading::bundle(&contents.ca_crt).cas;
+        let ca = cas.iter().map(|ca| ca.span.ends).max()?;
+        Some((reading::leaf_end(contents)?, ca))
+    }
+
     /// What is wrong with the Secret at present: a sentence.
     pub fn problem(&self) -> Option<String> {
         let problem = self.0.problem.load();

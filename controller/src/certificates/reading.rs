@@ -323,6 +323,13 @@ pub(crate) fn missing_names(contents: &Contents, names: &[String]) -> Vec<String
 }
 
 /// What a server shows, as many connections share it.
+/// When the leaf ends, in Unix seconds, whatever else is wrong with it.
+pub(crate) fn leaf_end(contents: &Contents) -> Option<i64> {
+    let certified = certified(contents).ok()?;
+    let (span, ..) = facts(certified.cert.first()?)?;
+    Some(span.ends)
+}
+
 pub(crate) fn shared(contents: &Contents) -> Result<Arc<CertifiedKey>, Fault> {
     certified(contents).map(Arc::new)
 }

@@ -1,6 +1,7 @@
 //! The command line of `ringside-controller`. It owns names, flags and exit codes; what a command does is elsewhere.
 
 mod inject;
+mod roles;
 mod run;
 
 use std::io::Write;
@@ -22,6 +23,7 @@ enum Command {
     /// Print the custom resource definitions, for kubectl apply -f -
     Crds,
     Inject(Box<inject::Arguments>),
+    Roles(roles::Arguments),
     Run(Box<run::Arguments>),
 }
 
@@ -30,6 +32,7 @@ pub(crate) fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Crds => crds(),
         Command::Inject(arguments) => inject::run(*arguments),
+        Command::Roles(arguments) => roles::run(arguments),
         Command::Run(arguments) => run::run(&arguments),
     };
     match done {

@@ -9,6 +9,8 @@ use kube::Client;
 use ringside_controller::certificates::Managed;
 use ringside_controller::inject::{Controller, Injection, Seccomp};
 use ringside_controller::run::{self, Listening, Options};
+use ringside_controller::serve::Limits;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -175,6 +177,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .with_max_level(arguments.log_level)
         .with_writer(std::io::stderr)
         .init();
+    raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -209,6 +212,27 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         };
         run::run(client, arguments.options(), stopped, told).await
     })
+}
+
+/// A connection is a descriptor, and many systems grant a process 1,024 unless it asks for what it may have.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!("the limit of open files stays as it was: {error}");
+    }
+    let most = Limits::default().connections_most as u64;
+    if let Some(granted) = getrlimit(Resource::Nofile).current
+        && granted <= most
+    {
+        tracing::warn!(
+            granted,
+            "fewer files may be open than connections are allowed ({most}): raise the limit of open files"
+        );
+    }
 }
 
 /// Whole or not at all, for whoever waits for it.

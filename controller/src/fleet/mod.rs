@@ -13,10 +13,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use kube::core::ObjectMeta;
 use ringside_api::resources::PodFacts;
 use ringside_api::sync::{Answer, Assigned, Leave, LeaveAnswer, Mark, Offer, PodIdentity, Report};
 
-use crate::policies::{Name, Policies};
+use crate::policies::{Name, Policies, SeenStatus};
 use permits::{Permits, PodId};
 use pod::{Group, LeaveAnswered, Pod};
 pub use pod::{ObservedPod, Sidecar};
@@ -104,6 +105,11 @@ impl Fleet {
     /// The policies.
     pub fn policies(&self) -> &Policies {
         &self.policies
+    }
+
+    /// Takes a policy's status as it is now. Returns whether that is all that can have changed, so that no pod is concerned.
+    pub fn take_status(&mut self, metadata: &ObjectMeta, status: Option<SeenStatus>) -> bool {
+        self.policies.take_status(metadata, status)
     }
 
     /// Changes policies, and then what the pods concerned obey: those of a namespace, or all.

@@ -18,37 +18,55 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::server::TlsStream;
 
 use super::Shared;
 use super::counts::{Counts, HandshakeFailure};
 use super::limits::Limits;
+use super::room::Place;
 
 /// Runs a connection until it is closed.
 pub(crate) async fn run(
     shared: &Shared,
     stream: TcpStream,
     peer: SocketAddr,
-    handshake: OwnedSemaphorePermit,
     mut stop: watch::Receiver<bool>,
 ) {
+    let place = shared.room.enter();
     // Without: the answer to a small request waits for the acknowledgement of what was sent before.
     let _ = stream.set_nodelay(true);
     let secured = tokio::select! {
         _ = stop.wait_for(|stop| *stop) => return,
+        () = place.sent_away() => return,
         // On the heap, and gone with the handshake: its state is larger than a connection's.
         secured = Box::pin(secure(shared, stream)) => secured,
     };
-    drop(handshake);
     if let Some(stream) = secured {
-        Box::pin(answer(shared, stream, peer, stop)).await;
+        Box::pin(answer(shared, stream, peer, place, stop)).await;
     }
 }
 
 async fn secure(shared: &Shared, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
     let counts = &shared.counts;
+    // Whoever says nothing takes no turn.
+    match timeout(shared.limits.handshake, stream.peek(&mut [0])).await {
+        Ok(Ok(0)) => {
+            counts.handshake_failed(HandshakeFailure::Gone, &"before its first byte");
+            return None;
+        }
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => {
+            counts.handshake_failed(HandshakeFailure::Gone, &error);
+            return None;
+        }
+        Err(_) => {
+            counts.handshake_failed(HandshakeFailure::Slow, &"it has sent nothing");
+            return None;
+        }
+    }
+    let _turn = shared.handshakes.acquire().await.ok()?;
     let has_certificate = |error: &std::io::Error| {
         // rustls says so in words only.
         !error
@@ -82,10 +100,11 @@ async fn answer(
     shared: &Shared,
     stream: TlsStream<TcpStream>,
     peer: SocketAddr,
+    place: Place,
     mut stop: watch::Receiver<bool>,
 ) {
     let limits = &shared.limits;
-    let calls = Arc::new(Calls::new(Instant::now()));
+    let calls = Arc::new(Calls::new(Instant::now(), place));
     let service = {
         let (router, counts) = (shared.router.clone(), shared.counts.clone());
         let calls = calls.clone();
@@ -110,6 +129,12 @@ async fn answer(
             _ = stop.wait_for(|stop| *stop), if ends.is_none() => {
                 connection.as_mut().graceful_shutdown();
                 ends = Some(Instant::now() + limits.grace);
+            }
+            () = calls.place.sent_away(), if ends.is_none() => {
+                // Unless something was asked meanwhile.
+                if calls.state().open == 0 {
+                    return;
+                }
             }
             () = sleep_until(look) => {
                 if ends.is_some() {
@@ -162,7 +187,10 @@ fn call(
 }
 
 /// The calls of a connection.
-struct Calls(Mutex<CallsState>);
+struct Calls {
+    state: Mutex<CallsState>,
+    place: Place,
+}
 
 struct CallsState {
     open: u32,
@@ -172,15 +200,19 @@ struct CallsState {
 }
 
 impl Calls {
-    fn new(since: Instant) -> Self {
+    fn new(since: Instant, place: Place) -> Self {
         let (open, any) = (0, false);
-        Self(Mutex::new(CallsState { open, any, since }))
+        let state = Mutex::new(CallsState { open, any, since });
+        Self { state, place }
     }
 
     fn begin(calls: &Arc<Self>) -> OpenCall {
         let mut state = calls.state();
         state.open += 1;
         state.any = true;
+        if state.open == 1 {
+            calls.place.is_idle(false);
+        }
         drop(state);
         OpenCall(calls.clone())
     }
@@ -200,7 +232,7 @@ impl Calls {
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, CallsState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -223,6 +255,9 @@ impl Drop for OpenCall {
         let mut state = self.0.state();
         state.open -= 1;
         state.since = Instant::now();
+        if state.open == 0 {
+            self.0.place.is_idle(true);
+        }
     }
 }
 

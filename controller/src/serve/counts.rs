@@ -53,12 +53,13 @@ pub struct Counts {
     open: AtomicU64,
     accepted: AtomicU64,
     refused: AtomicU64,
+    sent_away: AtomicU64,
     accept_failures: AtomicU64,
     handshakes: AtomicU64,
     handshake_failures: [AtomicU64; 4],
     idle_closed: AtomicU64,
     requests: AtomicU64,
-    told: Told<6>,
+    told: Told<7>,
 }
 
 impl Default for Counts {
@@ -67,6 +68,7 @@ impl Default for Counts {
             open: AtomicU64::default(),
             accepted: AtomicU64::default(),
             refused: AtomicU64::default(),
+            sent_away: AtomicU64::default(),
             accept_failures: AtomicU64::default(),
             handshakes: AtomicU64::default(),
             handshake_failures: Default::default(),
@@ -88,9 +90,14 @@ impl Counts {
         self.accepted.load(Relaxed)
     }
 
-    /// Connections closed at once because as many as may be were open.
+    /// Connections closed at once because as many as may be were open, and something was asked on each.
     pub fn refused(&self) -> u64 {
         self.refused.load(Relaxed)
+    }
+
+    /// Connections on which nothing was asked, closed for a newcomer because as many as may be were open.
+    pub fn sent_away(&self) -> u64 {
+        self.sent_away.load(Relaxed)
     }
 
     /// Accepts that failed for want of something here, such as descriptors.
@@ -130,6 +137,16 @@ impl Counts {
             warn!(
                 more,
                 "a connection was closed at once: {most} are open, which is the limit"
+            );
+        }
+    }
+
+    pub(crate) fn connection_sent_away(&self, most: usize) {
+        self.sent_away.fetch_add(1, Relaxed);
+        if let Some(more) = self.told.tell(6, Instant::now()) {
+            warn!(
+                more,
+                "a connection on which nothing was asked was closed for a newcomer: {most} are open, which is the limit"
             );
         }
     }

@@ -5,12 +5,13 @@ use std::time::Duration;
 /// What a server allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections open at once. One more is closed at once.
+    /// Connections open at once. For one more the one goes on which nothing was asked for longest; where each is being answered, it is
+    /// closed at once.
     pub connections_most: usize,
-    /// Handshakes under way at once; further connections wait in the listener's backlog. So that after a restart thousands that
-    /// come at once finish theirs in turn, and not all too late.
+    /// Handshakes under way at once, counted from the client's first byte; further ones wait their turn. So that after a restart
+    /// thousands that come at once do not all finish too late, and whoever says nothing keeps nobody waiting.
     pub handshakes_most: usize,
-    /// How long a handshake may take.
+    /// How long a client may be silent at first, and then how long its handshake may take.
     pub handshake: Duration,
     /// How long a new connection may take until its first request.
     pub first_request: Duration,

@@ -6,6 +6,7 @@
 mod connection;
 mod counts;
 mod limits;
+mod room;
 
 pub use counts::{Counts, HandshakeFailure};
 pub use limits::Limits;
@@ -17,12 +18,14 @@ use std::time::Duration;
 
 use axum::Router;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::server::{NoServerSessionStorage, ResolvesServerCert};
 use tokio_rustls::rustls::version::TLS13;
+
+use room::Room;
 
 /// The first pause after an accept that failed, and the longest.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(5);
@@ -40,6 +43,8 @@ pub(crate) struct Shared {
     router: Router,
     limits: Limits,
     counts: Arc<Counts>,
+    handshakes: Arc<Semaphore>,
+    room: Arc<Room>,
 }
 
 impl std::fmt::Debug for Server {
@@ -64,12 +69,15 @@ impl Server {
         // No resumption: whoever comes back verifies anew, and nothing is kept per client.
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});
+        let handshakes = Arc::new(Semaphore::new(limits.handshakes_most));
         Self {
             shared: Arc::new(Shared {
                 acceptor: TlsAcceptor::from(Arc::new(config)),
                 router,
                 limits,
                 counts: Arc::default(),
+                handshakes,
+                room: Arc::default(),
             }),
         }
     }
@@ -84,25 +92,16 @@ impl Server {
     pub async fn serve(self, listener: TcpListener, mut stop: watch::Receiver<bool>) {
         let limits = &self.shared.limits;
         let connections = Arc::new(Semaphore::new(limits.connections_most));
-        let handshakes = Arc::new(Semaphore::new(limits.handshakes_most));
         let mut pause = ACCEPT_PAUSE;
         while !*stop.borrow() {
-            // No more handshakes at once than can end in time: the others wait in the backlog.
-            let accepted = async {
-                let permit = handshakes.clone().acquire_owned().await;
-                (permit, listener.accept().await)
-            };
-            let (handshake, accepted) = tokio::select! {
+            let accepted = tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => break,
-                (permit, accepted) = accepted => match permit {
-                    Ok(permit) => (permit, accepted),
-                    Err(_) => break,
-                },
+                accepted = listener.accept() => accepted,
             };
             match accepted {
                 Ok((stream, peer)) => {
                     pause = ACCEPT_PAUSE;
-                    self.begin(stream, peer, &connections, handshake, &stop);
+                    self.begin(stream, peer, &connections, &stop);
                 }
                 // It was gone before it was taken: nothing is wrong here.
                 Err(error) if is_of_the_peer(&error) => {}
@@ -128,19 +127,31 @@ impl Server {
         stream: TcpStream,
         peer: SocketAddr,
         connections: &Arc<Semaphore>,
-        handshake: OwnedSemaphorePermit,
         stop: &watch::Receiver<bool>,
     ) {
-        let Ok(permit) = connections.clone().try_acquire_owned() else {
+        let permit = connections.clone().try_acquire_owned();
+        let most = self.shared.limits.connections_most;
+        if permit.is_err() && !self.shared.room.make() {
             // Closed at once rather than left to wait: whoever it is may try another replica.
-            let most = self.shared.limits.connections_most;
             self.shared.counts.connection_refused(most);
             return;
-        };
-        let open = self.shared.counts.clone().connection_opened();
+        }
         let (shared, stop) = (self.shared.clone(), stop.clone());
+        let connections = connections.clone();
         tokio::spawn(async move {
-            connection::run(&shared, stream, peer, handshake, stop).await;
+            let permit = match permit {
+                Ok(permit) => permit,
+                // Whoever was sent away goes at once.
+                Err(_) => {
+                    shared.counts.connection_sent_away(most);
+                    match connections.acquire_owned().await {
+                        Ok(permit) => permit,
+                        Err(_) => return,
+                    }
+                }
+            };
+            let open = shared.counts.clone().connection_opened();
+            connection::run(&shared, stream, peer, stop).await;
             drop((open, permit));
         });
     }

@@ -2,6 +2,7 @@
 
 pub mod conditions;
 pub mod pace;
+pub mod uninjected;
 pub mod writer;
 
 pub use conditions::status;

@@ -3,13 +3,16 @@
 //! Only a leader writes. What fails is tried again, each policy by itself and ever more slowly.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1::Event as StoredEvent;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use kube::api::{Patch, PatchParams};
+use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
+use kube::core::{PartialObjectMeta, Status};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client, Resource};
 use ringside_api::resources::{ClusterRelayPolicy, PolicyStatus, RelayPolicy};
@@ -18,6 +21,7 @@ use serde_json::json;
 
 use super::pace::{Due, Pace};
 use super::status;
+use super::uninjected::{Uninjected, Why};
 use crate::leader::Leadership;
 use crate::policies::Name;
 use crate::sync::Sync;
@@ -34,6 +38,9 @@ const RETRIED_AFTER_MOST: Duration = Duration::from_secs(60);
 
 /// Events for one look at the fleet at most: a fleet that leaves as a whole is told of in its policy's conditions.
 const EVENTS_AT_ONCE: usize = 20;
+
+/// The longest note that an API server takes, in characters.
+const NOTE_CHARACTERS_MOST: usize = 1_000;
 
 /// What was written, for metrics.
 #[derive(Debug, Default)]
@@ -62,12 +69,20 @@ pub struct Writer {
     failing: HashMap<Name, Failing>,
     away: HashMap<PodIdentity, Leave>,
     invalid: HashSet<(Name, i64)>,
+    uninjected: Arc<Mutex<Uninjected>>,
+    identity: String,
     written: Arc<Written>,
 }
 
 impl Writer {
     /// Nothing is written yet.
-    pub fn new(client: Client, sync: Arc<Sync>, identity: &str, written: Arc<Written>) -> Self {
+    pub fn new(
+        client: Client,
+        sync: Arc<Sync>,
+        uninjected: Arc<Mutex<Uninjected>>,
+        identity: &str,
+        written: Arc<Written>,
+    ) -> Self {
         let reporter = Reporter {
             controller: FIELD_MANAGER.to_owned(),
             instance: Some(identity.to_owned()),
@@ -80,6 +95,8 @@ impl Writer {
             failing: HashMap::new(),
             away: HashMap::new(),
             invalid: HashSet::new(),
+            uninjected,
+            identity: identity.to_owned(),
             written,
         }
     }
@@ -121,17 +138,19 @@ impl Writer {
                 };
                 let summary = fleet.summary(name, now);
                 let status = status(&verdict, &summary, self.pace.last(name), time, since);
-                (verdict, status)
+                let seen = fleet.policies().status(name);
+                let due = self.pace.due(name, &status, seen, now);
+                (verdict, status, due)
             };
-            let (verdict, status) = said;
-            if self.pace.due(name, &status, now) != Due::Now {
+            let (verdict, status, due) = said;
+            if due != Due::Now {
                 continue;
             }
             match self.write(name, &status).await {
-                Ok(()) => {
+                Ok(version) => {
                     self.written.statuses.fetch_add(1, Ordering::Relaxed);
                     self.failing.remove(name);
-                    self.pace.wrote(name.clone(), status, now);
+                    self.pace.wrote(name.clone(), status, version, now);
                 }
                 Err(error) => self.failed(name, &error, now),
             }
@@ -146,25 +165,34 @@ impl Writer {
         self.failing.retain(|name, _| names.contains(name));
         self.invalid.retain(|(name, _)| names.contains(name));
         self.tell_of_pods().await;
+        self.tell_of_uninjected().await;
     }
 
-    async fn write(&self, (namespace, name): &Name, status: &PolicyStatus) -> kube::Result<()> {
+    /// Returns the version of the object that has it. What else is in the object may be unreadable, and is not read.
+    async fn write(&self, (namespace, name): &Name, status: &PolicyStatus) -> kube::Result<u64> {
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
         let version = RelayPolicy::api_version(&());
-        if namespace.is_empty() {
+        let metadata = if namespace.is_empty() {
             let patch = Patch::Apply(
                 json!({"apiVersion": version, "kind": "ClusterRelayPolicy", "status": status}),
             );
-            let policies: Api<ClusterRelayPolicy> = Api::all(self.client.clone());
-            policies.patch_status(name, &parameters, &patch).await?;
+            let policies: Api<PartialObjectMeta<ClusterRelayPolicy>> =
+                Api::all(self.client.clone());
+            let written = policies.patch_status(name, &parameters, &patch).await?;
+            written.metadata
         } else {
             let patch = Patch::Apply(
                 json!({"apiVersion": version, "kind": "RelayPolicy", "status": status}),
             );
-            let policies: Api<RelayPolicy> = Api::namespaced(self.client.clone(), namespace);
-            policies.patch_status(name, &parameters, &patch).await?;
-        }
-        Ok(())
+            let policies: Api<PartialObjectMeta<RelayPolicy>> =
+                Api::namespaced(self.client.clone(), namespace);
+            let written = policies.patch_status(name, &parameters, &patch).await?;
+            written.metadata
+        };
+        let version = metadata
+            .resource_version
+            .and_then(|version| version.parse().ok());
+        Ok(version.unwrap_or_default())
     }
 
     fn failed(&mut self, name: &Name, error: &kube::Error, now: Duration) {
@@ -255,6 +283,60 @@ impl Writer {
         }
     }
 
+    /// Pods that ask for a relay and have none.
+    async fn tell_of_uninjected(&self) {
+        let uninjected = || {
+            self.uninjected
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        let untold = uninjected().untold(EVENTS_AT_ONCE);
+        for (pod, why) in untold {
+            match self.create_once(&pod, &why).await {
+                Ok(()) => uninjected().told(&pod.uid, &why),
+                Err(error) => {
+                    // All of them are tried again.
+                    tracing::debug!("an Event could not be written: {error}");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// An Event that is there once for each pod and reason, also when another replica leads: its name says which it is.
+    async fn create_once(&self, pod: &PodIdentity, why: &Why) -> kube::Result<()> {
+        let event = StoredEvent {
+            metadata: ObjectMeta {
+                name: Some(format!(
+                    "ringside.{}.{}",
+                    pod.uid,
+                    why.reason.to_lowercase()
+                )),
+                namespace: Some(pod.namespace.clone()),
+                ..ObjectMeta::default()
+            },
+            action: Some("Inject".to_owned()),
+            event_time: Some(MicroTime(Timestamp::now())),
+            note: Some(why.note.chars().take(NOTE_CHARACTERS_MOST).collect()),
+            reason: Some(why.reason.to_owned()),
+            regarding: Some(reference(pod)),
+            reporting_controller: Some(FIELD_MANAGER.to_owned()),
+            reporting_instance: Some(self.identity.clone()),
+            type_: Some("Warning".to_owned()),
+            ..StoredEvent::default()
+        };
+        let events: Api<StoredEvent> = Api::namespaced(self.client.clone(), &pod.namespace);
+        match events.create(&PostParams::default(), &event).await {
+            Ok(_) => {
+                self.written.events.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+            // It is there already; or the namespace ends, with the pod in it.
+            Err(kube::Error::Api(status)) if is_settled(&status) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn publish(
         &self,
         reference: &ObjectReference,
@@ -265,7 +347,7 @@ impl Writer {
         let event = Event {
             type_: kind,
             reason: reason.to_owned(),
-            note: Some(note.chars().take(1_000).collect()),
+            note: Some(note.chars().take(NOTE_CHARACTERS_MOST).collect()),
             action: reason.to_owned(),
             secondary: None,
         };
@@ -276,6 +358,12 @@ impl Writer {
             Err(error) => tracing::debug!("an Event could not be written: {error}"),
         }
     }
+}
+
+/// Whether an Event that was refused is not to be tried again. A mere 403 is: an API server that has just started knows no roles yet.
+fn is_settled(status: &Status) -> bool {
+    let ends = status.code == 403 && status.message.contains("is being terminated");
+    ends || matches!(status.code, 404 | 409 | 422)
 }
 
 fn reference(pod: &PodIdentity) -> ObjectReference {

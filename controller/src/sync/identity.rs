@@ -14,6 +14,7 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use ringside_api::sync::{AUDIENCE, PodIdentity};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
 use super::refusal::Refused;
@@ -26,6 +27,9 @@ const WAITING_MOST: usize = 2_000;
 
 /// Tokens kept at most.
 const KEPT_MOST: usize = 40_000;
+
+/// Refused tokens kept at most: anybody can make them, as long as a token may be.
+const REFUSED_KEPT_MOST: usize = 1_000;
 
 /// How long a refused token is refused without asking again.
 const REFUSED_FOR: Duration = Duration::from_secs(10);
@@ -47,6 +51,7 @@ struct Known {
 pub struct Identities {
     client: Client,
     known: Mutex<HashMap<String, Known>>,
+    refused: Mutex<HashMap<String, Known>>,
     reviewing: Arc<Semaphore>,
     waiting: Semaphore,
     /// Reviews asked of the API server so far.
@@ -68,6 +73,7 @@ impl Identities {
         Self {
             client,
             known: Mutex::default(),
+            refused: Mutex::default(),
             reviewing: Arc::new(Semaphore::new(REVIEWS_AT_ONCE)),
             waiting: Semaphore::new(WAITING_MOST),
             reviews: AtomicU64::new(0),
@@ -87,6 +93,8 @@ impl Identities {
         if let Some(found) = self.known(token) {
             return found;
         }
+        // So that nonsense costs the API server nothing, and nobody waits behind it.
+        could_be_for_us(token).map_err(|why| Refused::BadToken(why.to_owned()))?;
         let _waiting = self.waiting.try_acquire().map_err(|_| Refused::Busy)?;
         let _reviewing = self.reviewing.acquire().await.map_err(|_| Refused::Busy)?;
         // Another call with it may have been first.
@@ -116,16 +124,22 @@ impl Identities {
     }
 
     fn known(&self, token: &str) -> Option<Result<PodIdentity, Refused>> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = known.get(token)?;
-        (known.until > SystemTime::now()).then(|| known.found.clone())
+        [&self.known, &self.refused].into_iter().find_map(|known| {
+            let known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = known.get(token)?;
+            (known.until > SystemTime::now()).then(|| known.found.clone())
+        })
     }
 
     fn keep(&self, token: &str, found: Known, now: SystemTime) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= KEPT_MOST {
-            known.retain(|_, known| known.until > now && known.found.is_ok());
-            if known.len() >= KEPT_MOST {
+        let (known, most) = match found.found {
+            Ok(_) => (&self.known, KEPT_MOST),
+            Err(_) => (&self.refused, REFUSED_KEPT_MOST),
+        };
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= most {
+            known.retain(|_, known| known.until > now);
+            if known.len() >= most {
                 known.clear();
             }
         }
@@ -182,16 +196,55 @@ fn pod_of(status: &TokenReviewStatus) -> Result<PodIdentity, String> {
     }
 }
 
+/// Whether a token has the form of a service account's for our audience. It may still be anybody's: what it says is believed only when the
+/// API server has reviewed it.
+fn could_be_for_us(token: &str) -> Result<(), &'static str> {
+    #[derive(Deserialize)]
+    struct Claims {
+        #[serde(default)]
+        aud: Audiences,
+    }
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Audiences {
+        One(String),
+        Several(Vec<String>),
+    }
+    impl Default for Audiences {
+        fn default() -> Self {
+            Self::Several(Vec::new())
+        }
+    }
+    let claims: Claims = claims(token).ok_or("it is no service account token")?;
+    let audiences = match claims.aud {
+        Audiences::One(audience) => vec![audience],
+        Audiences::Several(audiences) => audiences,
+    };
+    let is_for_us = audiences.iter().any(|audience| audience == AUDIENCE);
+    if is_for_us {
+        Ok(())
+    } else {
+        Err("it is not for the audience ringside.dev")
+    }
+}
+
+/// What a token says of itself.
+fn claims<C: DeserializeOwned>(token: &str) -> Option<C> {
+    let mut parts = token.split('.');
+    let (_, claims, _, None) = (parts.next()?, parts.next()?, parts.next()?, parts.next()) else {
+        return None;
+    };
+    let claims = BASE64_URL_SAFE_NO_PAD.decode(claims).ok()?;
+    serde_json::from_slice(&claims).ok()
+}
+
 /// When a token expires, as it says itself. Only told of one that was reviewed.
 fn expiry(token: &str) -> Option<SystemTime> {
     #[derive(Deserialize)]
     struct Claims {
         exp: u64,
     }
-    let claims = BASE64_URL_SAFE_NO_PAD
-        .decode(token.split('.').nth(1)?)
-        .ok()?;
-    let claims: Claims = serde_json::from_slice(&claims).ok()?;
+    let claims: Claims = claims(token)?;
     UNIX_EPOCH.checked_add(Duration::from_secs(claims.exp))
 }
 
@@ -238,6 +291,27 @@ mod tests {
         ] {
             let refused = judged(status).unwrap_err();
             assert!(refused.contains(reason), "{refused}");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused_without_asking() {
+        let of = |claims: Value| {
+            format!(
+                "e30.{}.x",
+                BASE64_URL_SAFE_NO_PAD.encode(claims.to_string())
+            )
+        };
+        for good in [json!("ringside.dev"), json!(["api", "ringside.dev"])] {
+            assert_eq!(could_be_for_us(&of(json!({"aud": good}))), Ok(()));
+        }
+        for bad in [json!({"aud": ["api"]}), json!({"aud": []}), json!({})] {
+            let refused = could_be_for_us(&of(bad)).unwrap_err();
+            assert!(refused.contains("audience ringside.dev"), "{refused}");
+        }
+        for bad in ["", "nonsense", "a.b.c", "a.e30.c.d", "a.MQ.c"] {
+            let refused = could_be_for_us(bad).unwrap_err();
+            assert!(refused.contains("no service account token"), "{bad}");
         }
     }
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderMap, header};
+use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::post;
 use ringside_api::sync::{PATH, PodIdentity, REPORT_BYTES_MOST, Report};
@@ -27,6 +27,9 @@ use refusal::Refused;
 
 /// How long a call of a pod that the API server has not told of yet waits for that.
 const UNSEEN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a report may take to come whole.
+pub(crate) const BODY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often such a call looks again.
 const UNSEEN_LOOK: Duration = Duration::from_millis(250);
@@ -132,8 +135,8 @@ impl Drop for Call {
     }
 }
 
-async fn call(State(sync): State<Arc<Sync>>, headers: HeaderMap, body: Bytes) -> Response {
-    match answer(&sync, &headers, &body).await {
+async fn call(State(sync): State<Arc<Sync>>, request: Request) -> Response {
+    match answer(&sync, request).await {
         Ok(response) => response,
         Err(refused) => {
             sync.counts.refused.fetch_add(1, Ordering::Relaxed);
@@ -143,18 +146,34 @@ async fn call(State(sync): State<Arc<Sync>>, headers: HeaderMap, body: Bytes) ->
     }
 }
 
-async fn answer(sync: &Arc<Sync>, headers: &HeaderMap, body: &[u8]) -> Result<Response, Refused> {
+/// The whole body, in time.
+async fn whole(request: Request) -> Result<Bytes, Refused> {
+    let read = Bytes::from_request(request, &());
+    match tokio::time::timeout(BODY_PATIENCE, read).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(error)) if error.status() == StatusCode::PAYLOAD_TOO_LARGE => Err(Refused::TooLarge),
+        Ok(Err(_)) => Err(Refused::BrokenOff),
+        Err(_) => Err(Refused::SlowBody),
+    }
+}
+
+async fn answer(sync: &Arc<Sync>, request: Request) -> Result<Response, Refused> {
     if let Leadership::Follows { leader } = sync.leadership() {
         return Err(Refused::NotLeading { leader });
     }
-    let token = headers
+    let token = request
+        .headers()
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.strip_prefix("Bearer "))
-        .ok_or(Refused::NoToken)?;
+        .ok_or(Refused::NoToken)?
+        .to_owned();
+    let body = whole(request).await?;
     let report: Report =
-        serde_json::from_slice(body).map_err(|error| Refused::Malformed(error.to_string()))?;
-    let speaker = sync.identities.of(token).await?;
+        serde_json::from_slice(&body).map_err(|error| Refused::Malformed(error.to_string()))?;
+    drop(body);
+    let speaker = sync.identities.of(&token).await?;
+    drop(token);
     if speaker != report.pod {
         return Err(Refused::ForAnother {
             speaker: Box::new(speaker),

@@ -5,8 +5,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
-use ringside_api::sync::{PodIdentity, Refusal};
+use ringside_api::sync::{PodIdentity, REPORT_BYTES_MOST, Refusal};
 use thiserror::Error;
+
+use super::BODY_PATIENCE;
 
 /// The least time between two lines of one kind, in seconds.
 const LINE_EVERY_SECONDS: u64 = 10;
@@ -25,6 +27,12 @@ pub(super) enum Refused {
     NoToken,
     #[error("the report cannot be read: {0}")]
     Malformed(String),
+    #[error("the report has more than {REPORT_BYTES_MOST} bytes, which is the most that is read")]
+    TooLarge,
+    #[error("the report did not come whole within {BODY_PATIENCE:?}")]
+    SlowBody,
+    #[error("the report broke off")]
+    BrokenOff,
     #[error("the token is not accepted: {0}")]
     BadToken(String),
     #[error("the token is that of pod {}/{} ({}), and the report is in the name of {}/{} ({})", speaker.namespace, speaker.name, speaker.uid, named.namespace, named.name, named.uid)]
@@ -45,7 +53,7 @@ pub(super) enum Refused {
 }
 
 /// Lines kept back, by kind.
-static KINDS: [Kind; 10] = [const { Kind::new() }; 10];
+static KINDS: [Kind; 13] = [const { Kind::new() }; 13];
 
 struct Kind {
     told_at: AtomicU64,
@@ -74,6 +82,9 @@ impl Refused {
             Self::Overtaken => 7,
             Self::CannotAsk(_) => 8,
             Self::Busy => 9,
+            Self::TooLarge => 10,
+            Self::SlowBody => 11,
+            Self::BrokenOff => 12,
         }
     }
 
@@ -81,7 +92,9 @@ impl Refused {
         match self {
             Self::NotLeading { .. } => StatusCode::MISDIRECTED_REQUEST,
             Self::NoToken | Self::BadToken(_) => StatusCode::UNAUTHORIZED,
-            Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::Malformed(_) | Self::BrokenOff => StatusCode::BAD_REQUEST,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::ForAnother { .. } => StatusCode::FORBIDDEN,
             Self::Unseen(_) | Self::CannotAsk(_) | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Gone => StatusCode::GONE,

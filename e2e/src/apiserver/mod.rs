@@ -6,17 +6,21 @@
 //! `KUBEBUILDER_ASSETS` names a folder with kube-apiserver, etcd and kubectl; else what `make apiserver` built is used.
 //! `E2E_KUBECONFIG` names a cluster that is there already, in which each test makes namespaces of its own.
 
+mod audit;
 mod certificates;
 mod folder;
 mod kubectl;
 mod processes;
 mod programs;
+mod tokens;
 
+pub use audit::Asked;
 pub(crate) use certificates::{Authority, Identity, random_token};
 pub(crate) use folder::Folder;
 pub(crate) use kubectl::unique;
 pub use kubectl::{Answer, Namespace};
 pub use programs::version;
+pub use tokens::signed_by_a_stranger;
 
 use std::borrow::Borrow;
 use std::env;
@@ -91,6 +95,7 @@ impl ApiServer {
         folder.write("server.key", server.key.serialize_pem());
         folder.write("sa.key", tokens.serialize_pem());
         folder.write("sa.pub", tokens.public_key_pem());
+        folder.write(audit::POLICY_FILE, audit::policy());
         let user = User::Certificate(&admin);
         let text = kubeconfig(apiserver.address, &authority.pem(), &user);
         let kubeconfig = folder.write("admin.kubeconfig", text);

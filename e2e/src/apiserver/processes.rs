@@ -297,6 +297,8 @@ fn apiserver(plan: &Plan) -> Vec<String> {
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
             format!("--service-account-key-file={}", file("sa.pub")),
             format!("--service-account-signing-key-file={}", file("sa.key")),
+            format!("--audit-policy-file={}", file(super::audit::POLICY_FILE)),
+            format!("--audit-log-path={}", file(super::audit::LOG_FILE)),
             // A test that asks quickly is not to be slowed down for being one client.
             "--enable-priority-and-fairness=false".to_owned(),
         ],
