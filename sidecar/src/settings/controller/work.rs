@@ -218,6 +218,7 @@ impl Work {
         let now = self.host.now();
         let Understood { answer, offer } = understood;
         self.host.view().count(Outcome::Answered);
+        self.pace.told_sidecars(answer.sidecars);
         {
             let mut seen = self.host.view().lock();
             seen.last_answer = Some(now);
