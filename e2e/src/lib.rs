@@ -4,7 +4,9 @@
 //! for by name (`E2E_KUBECONFIG`), and a test that cannot have one is skipped aloud.
 
 pub mod apiserver;
+pub mod controller;
 pub mod definitions;
+pub mod fleet;
 pub mod forwarder;
 pub mod identity;
 pub mod kubelet;

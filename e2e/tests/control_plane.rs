@@ -11,10 +11,10 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use ringside_controller::admission::configuration::{Reach, Webhooks};
 use ringside_e2e::apiserver::{ApiServer, Namespace};
+use ringside_e2e::controller::Controller;
 use ringside_e2e::definitions::installed;
 use ringside_e2e::identity;
 use ringside_e2e::kubelet::Kubelet;
-use ringside_tests::metrics::Metrics;
 use ringside_tests::processes::{Process, free_port};
 use ringside_tests::setup::program;
 use ringside_tests::traffic::{Server, Stream, echo};
@@ -31,63 +31,6 @@ fn runtime() -> Runtime {
 
 /// Held by each test: two installations in one cluster would both write the status of every policy.
 static ALONE: Mutex<()> = Mutex::new(());
-
-/// A replica of the controller, in a namespace of its own.
-struct Controller {
-    process: Process,
-    tls: SocketAddr,
-    http: SocketAddr,
-}
-
-impl Controller {
-    fn start(server: &ApiServer, release: &str, tls: u16, name: &str) -> Self {
-        let process = Process::start("the controller", |folder| {
-            let mut command = Command::new(program().with_file_name("ringside-controller"));
-            command
-                .env("KUBECONFIG", server.kubeconfig())
-                .args(["run", "--http", "127.0.0.1:0", "--pod-ip", "127.0.0.1"])
-                .args([
-                    "--listen",
-                    &format!("127.0.0.1:{tls}"),
-                    "--service-address",
-                    &format!("127.0.0.1:{tls}"),
-                ])
-                .args([
-                    "--namespace",
-                    release,
-                    "--webhooks",
-                    release,
-                    "--pod-name",
-                    name,
-                ])
-                .args(["--certificate-name", "127.0.0.1"])
-                .arg("--ports-file")
-                .arg(folder.join("ports"));
-            command
-        });
-        let ports = await_some("the controller to listen", || {
-            let text = fs::read_to_string(process.folder().join("ports")).ok()?;
-            serde_json::from_str::<Value>(&text).ok()
-        });
-        let address = |name: &str| ports[name].as_str().unwrap().parse().unwrap();
-        let controller = Self {
-            tls: address("tls"),
-            http: address("http"),
-            process,
-        };
-        await_that("the controller to be ready", || {
-            http::get(controller.http, "/readyz").is_ok_and(|answer| answer.status == 200)
-        });
-        controller
-    }
-
-    fn leads(&self) -> bool {
-        let answer = http::get(self.http, "/metrics");
-        answer.is_ok_and(|answer| {
-            Metrics::parse(&answer.body).sum("ringside_controller_leads", &[]) == 1.0
-        })
-    }
-}
 
 /// Tells the API server of the controller's webhooks, and waits until it trusts them.
 ///
@@ -377,7 +320,7 @@ fn another_replica_takes_over_and_traffic_never_notices() {
             begin.elapsed().as_secs_f64()
         );
         apply(&shop, "{podSelector: {}, batch: {max: 32}}");
-        // It tries ever more slowly while nobody leads, up to every 30 s, which is as long as one wait of these tests.
+        // It tries ever more slowly while nobody leads, up to every 10 s.
         while sidecar.setting("batch", "max") != 32 {
             assert!(
                 begin.elapsed() < ringside_e2e::PATIENCE,

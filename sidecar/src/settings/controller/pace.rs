@@ -96,6 +96,7 @@ impl Pace {
                 self.redirects += 1;
                 // One is what happens after a change of leader, to all at the same moment; more are two that name each other.
                 if self.redirects == 1 {
+                    self.failures = self.failures.max(1);
                     return between(Duration::ZERO, self.spread, random);
                 }
                 self.unreachable(pressed, random)
