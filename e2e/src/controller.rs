@@ -7,12 +7,13 @@ use std::net::SocketAddr;
 use std::process::Command;
 
 use ringside_tests::metrics::Metrics;
-use ringside_tests::processes::Process;
+use ringside_tests::processes::{Process, free_port};
 use ringside_tests::setup::program;
-use ringside_tests::{await_some, await_that, http};
+use ringside_tests::{await_some, http};
 use serde_json::Value;
 
-use crate::apiserver::ApiServer;
+use crate::apiserver::{ApiServer, Namespace};
+use crate::await_that;
 
 /// A replica of the controller.
 #[derive(Debug)]
@@ -72,12 +73,49 @@ impl Controller {
 
     /// Whether it leads.
     pub fn leads(&self) -> bool {
-        self.metric("ringside_controller_leads") == Some(1.0)
+        self.metric("ringside_controller_leads", &[]) == Some(1.0)
     }
 
-    /// The sum of a metric; `None` where it does not answer.
-    pub fn metric(&self, name: &str) -> Option<f64> {
+    /// The sum of a metric over all samples with these labels; `None` where it does not answer.
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let answer = http::get(self.http, "/metrics").ok()?;
-        Some(Metrics::parse(&answer.body).sum(name, &[]))
+        Some(Metrics::parse(&answer.body).sum(name, labels))
+    }
+}
+
+/// A release with one replica that leads, a namespace for pods, and what their sidecars trust the controller by.
+#[derive(Debug)]
+pub struct Installation<'a> {
+    /// The release's namespace.
+    pub release: Namespace<'a>,
+    /// The pods'.
+    pub shop: Namespace<'a>,
+    /// The replica.
+    pub controller: Controller,
+    /// The certificates, as the webhook would stamp them.
+    pub ca: String,
+}
+
+impl<'a> Installation<'a> {
+    /// Installs it, and waits until it leads. A cluster bears one at a time: two would both write the status of every policy.
+    #[track_caller]
+    pub fn start(server: &'a ApiServer) -> Self {
+        let (release, shop) = (server.namespace("release"), server.namespace("shop"));
+        let controller = Controller::start(server, release.name(), free_port(), "one");
+        await_that("the controller to lead", || controller.leads());
+        let mut ca = String::new();
+        await_that("the controller's certificates", || {
+            let path = "-o=go-template={{index .data \"ca.crt\" | base64decode}}";
+            let get = ["get", "secret", "ringside-controller-tls", path];
+            let answer = release.try_kubectl_with(&get, "");
+            ca = answer.out;
+            answer.status.success() && ca.contains("BEGIN CERTIFICATE")
+        });
+        Self {
+            release,
+            shop,
+            controller,
+            ca,
+        }
     }
 }

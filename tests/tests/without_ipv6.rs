@@ -63,7 +63,10 @@ namespaced!(an_address_that_somebody_wants_is_not_another_one, {
 
 namespaced!(with_ipv6_switched_off_by_sysctl_it_is_served_by_ipv4, {
     // In this test's own namespace. Not there: the kernel has none at all, which the tests above are about.
-    for (name, value) in [("conf/all/disable_ipv6", "1"), ("conf/lo/disable_ipv6", "1")] {
+    for (name, value) in [
+        ("conf/all/disable_ipv6", "1"),
+        ("conf/lo/disable_ipv6", "1"),
+    ] {
         let path = format!("/proc/sys/net/ipv6/{name}");
         if fs::exists(&path).unwrap() {
             fs::write(path, value).unwrap();

@@ -109,26 +109,24 @@ impl Fleet {
                 connect_to: controller,
             };
             let member = Member::start(*kind, speaker, self.runtime.handle(), &self.application);
+            member.await_ready();
             self.sampler.watch(&name, member.subject());
             self.members.insert(name, member);
         }
-        // Listeners of the real ones open while others start.
-        for member in self.members.values() {
-            member.await_ready();
-        }
     }
 
-    /// Deletes a pod as a user would: it is no member of its Services from the moment at which that is said.
+    /// Deletes a pod as a user would: it is no member of its Services from then on.
     ///
     /// # Panics
     /// If there is none of that name.
     #[track_caller]
     pub fn delete(&mut self, name: &str) {
         let kubelet = Kubelet::new(self.client.clone(), &self.namespace, "node");
+        // First: the controller may give its place to another as soon as it hears of it, which may be before the call is over.
+        self.sampler.forget(name);
         self.runtime
             .block_on(kubelet.delete(name))
             .expect("the pod is deleted");
-        self.sampler.forget(name);
         assert!(self.members.remove(name).is_some(), "there is no {name}");
         self.runtime
             .block_on(kubelet.finish(name))
@@ -148,13 +146,15 @@ impl Fleet {
         }
     }
 
-    /// How many hold a permit, of those whose name begins so.
-    pub fn permits(&self, prefix: &str) -> usize {
+    /// Who holds a permit, of those whose name begins so.
+    pub fn permits(&self, prefix: &str) -> Vec<String> {
         let some = self
             .members
             .iter()
             .filter(|(name, _)| name.starts_with(prefix));
-        some.filter(|(_, member)| member.has_permit()).count()
+        some.filter(|(_, member)| member.has_permit())
+            .map(|(name, _)| name.clone())
+            .collect()
     }
 
     /// How many of those whose name begins so were away at the last step.

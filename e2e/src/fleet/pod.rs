@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use ringside_tests::setup::program;
 use ringside_tests::traffic::{Pattern, Server, Stream};
 use ringside_tests::{await_some, await_that, http};
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::runtime::Handle;
 
 use super::stub::{Speaker, Stub};
@@ -49,14 +51,14 @@ impl Member {
     ) -> Self {
         match kind {
             Kind::Stubbed => Self::Stubbed(Stub::start(runtime, &speaker)),
-            Kind::Real => Self::Real(Box::new(Real::start(&speaker, application))),
+            Kind::Real => Self::Real(Box::new(Real::start(speaker, application))),
         }
     }
 
     pub(super) fn await_ready(&self) {
         if let Self::Real(real) = self {
             await_that("a sidecar to be ready", || {
-                http::get(real.admin, "/readyz").is_ok_and(|answer| answer.status == 200)
+                http::get(real.admin(), "/readyz").is_ok_and(|answer| answer.status == 200)
             });
         }
     }
@@ -92,27 +94,40 @@ impl Member {
             Self::Real(real) => Some(real),
         }
     }
+
+    /// The same, to restart it.
+    pub fn real_mut(&mut self) -> Option<&mut Real> {
+        match self {
+            Self::Stubbed(_) => None,
+            Self::Real(real) => Some(real),
+        }
+    }
 }
 
 /// A real sidecar.
 pub struct Real {
+    speaker: Speaker,
+    target: String,
+    running: Running,
+    /// Whose message waits while it is under pressure.
+    client: Option<Stream>,
+    /// They outlive the process, as a pod's volumes outlive a container.
+    volumes: TempDir,
+}
+
+/// Its process, and where it is reached.
+struct Running {
     process: Process,
     admin: SocketAddr,
     listen: SocketAddr,
-    client: Stream,
-    /// Bytes that the client has sent, and those of them that have come back.
-    sent: u64,
-    received: u64,
 }
 
-impl Real {
-    fn start(speaker: &Speaker, application: &Server) -> Self {
+impl Running {
+    fn start(speaker: &Speaker, target: &str, volumes: &Path) -> Self {
         let process = Process::start_watched("a sidecar", Some(Syscalls::Submissions), |folder| {
-            speaker.write(folder);
             let mut command = Command::new(program());
             let pod = &speaker.pod;
             let address = speaker.connect_to.to_string();
-            let target = application.target();
             command
                 .args(["relay", "--backend", "ring", "--workers", "1"])
                 .args(["--relay", &format!("web=127.0.0.1:0:{target}")])
@@ -122,9 +137,9 @@ impl Real {
                 .args(["--pod-name", &pod.name, "--pod-namespace", &pod.namespace])
                 .args(["--pod-uid", &pod.uid])
                 .arg("--pod-files")
-                .arg(folder.join("files"))
+                .arg(volumes.join("files"))
                 .arg("--state")
-                .arg(folder.join("state"))
+                .arg(volumes.join("state"))
                 .arg("--admin-port-file")
                 .arg(folder.join("admin"));
             command
@@ -139,50 +154,87 @@ impl Real {
         let listen: SocketAddr = listen
             .and_then(|text| text.parse().ok())
             .unwrap_or_else(|| panic!("it listens nowhere: {status}"));
-        let client = Stream::connect(listen).expect("a connection through a sidecar");
-        client
-            .ping(Pattern::new(1), 0, MESSAGE)
-            .expect("an answer through a sidecar");
         Self {
             process,
             admin,
             listen,
-            client,
-            sent: MESSAGE,
-            received: MESSAGE,
         }
+    }
+}
+
+impl Real {
+    fn start(speaker: Speaker, application: &Server) -> Self {
+        let volumes = tempfile::tempdir().expect("a folder for a pod");
+        speaker.write(volumes.path());
+        let target = application.target();
+        Self {
+            running: Running::start(&speaker, &target, volumes.path()),
+            speaker,
+            target,
+            client: None,
+            volumes,
+        }
+    }
+
+    /// Kills its process and starts another one, as a kubelet restarts a container that has ended.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        self.running.process.signal(libc::SIGKILL);
+        self.running.process.await_end();
+        self.running = Running::start(&self.speaker, &self.target, self.volumes.path());
+        self.client = None;
     }
 
     /// Where its admin port is.
     pub fn admin(&self) -> SocketAddr {
-        self.admin
+        self.running.admin
     }
 
     /// Where it relays.
     pub fn listen(&self) -> SocketAddr {
-        self.listen
+        self.running.listen
     }
 
-    fn metric(&self, name: &str) -> f64 {
-        let answer = http::get(self.admin, "/metrics").expect("a scrape");
+    /// `/config`.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    #[track_caller]
+    pub fn config(&self) -> Value {
+        let answer = http::get(self.admin(), "/config?format=json").expect("an answer");
+        serde_json::from_str(&answer.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", answer.body))
+    }
+
+    /// The sum of a metric.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    #[track_caller]
+    pub fn metric(&self, name: &str) -> f64 {
+        let answer = http::get(self.admin(), "/metrics").expect("a scrape");
         Metrics::parse(&answer.body).sum(name, &[])
     }
 
-    /// Every submission fails with EAGAIN while a message of a client waits; or they succeed, and the message comes back.
+    /// Every submission fails with EAGAIN while a message of a client waits; or none does.
     fn press(&mut self, pressed: bool) {
-        let pattern = Pattern::new(1);
-        let is_pressed = self.sent > self.received;
-        if pressed && !is_pressed {
-            self.process.injector().fail_for(PRESSURE, Errno::EAGAIN);
-            let to = self.sent + MESSAGE;
-            let sent = self.client.send(pattern, self.sent, to, 100);
+        let injector = self.running.process.injector();
+        if !pressed {
+            injector.stop();
+            self.client = None;
+        } else if self.client.is_none() {
+            let pattern = Pattern::new(1);
+            let client =
+                Stream::connect(self.running.listen).expect("a connection through a sidecar");
+            let first = client.ping(pattern, 0, MESSAGE);
+            first.expect("an answer through a sidecar");
+            injector.fail_for(PRESSURE, Errno::EAGAIN);
+            let sent = client.send(pattern, MESSAGE, 2 * MESSAGE, 100);
             sent.expect("a message is sent");
-            self.sent = to;
-        } else if !pressed && is_pressed {
-            self.process.injector().stop();
-            let received = self.client.receive(pattern, self.received, self.sent);
-            received.expect("the message comes back once the kernel takes submissions");
-            self.received = self.sent;
+            self.client = Some(client);
         }
     }
 }

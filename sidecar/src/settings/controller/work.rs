@@ -41,7 +41,7 @@ pub async fn work(controller: Controller, kept: Kept, host: Arc<dyn Host>) {
         trust: None,
         leader: None,
         pace: Pace::new(),
-        failing: None,
+        failing: Vec::new(),
         cannot_save: false,
         called: None,
         seen: Mark::default(),
@@ -66,8 +66,8 @@ struct Work {
     /// Where the leader answers, as another replica said.
     leader: Option<SocketAddr>,
     pace: Pace,
-    /// The kind of failure that was told last, until there is an answer.
-    failing: Option<Outcome>,
+    /// The kinds of failure that were told, until there is an answer. Several may take turns, as while nobody leads.
+    failing: Vec<Outcome>,
     cannot_save: bool,
     called: Option<Called>,
     /// The mark of the last answer that was taken, and kept for a restart.
@@ -160,7 +160,7 @@ impl Work {
                 return;
             }
             tokio::time::sleep(left.min(TICK)).await;
-            let connected = self.failing.is_none();
+            let connected = self.failing.is_empty();
             let wants = self.host.look().leave == Leave::Wants && begin.leave == Leave::Stays;
             let must = self.called.is_some_and(|last| self.must_call(last));
             if (connected && must) || wants {
@@ -227,7 +227,7 @@ impl Work {
                 _ => None,
             };
         }
-        if self.failing.take().is_some() {
+        if !std::mem::take(&mut self.failing).is_empty() {
             tracing::info!("the controller answers again");
         }
         let permit_before = {
@@ -337,7 +337,8 @@ impl Work {
             Failure::Redirected { leader, .. } => *leader,
             _ => None,
         };
-        if self.failing != Some(kind) {
+        if !self.failing.contains(&kind) {
+            self.failing.push(kind);
             if matches!(
                 failure,
                 Failure::Redirected {
@@ -350,7 +351,6 @@ impl Work {
                 tracing::warn!("{failure}; the last good settings stay, and it is called again");
             }
         }
-        self.failing = Some(kind);
         self.pace
             .after_failure(failure, is_pressed, fastrand::u64(..))
     }
