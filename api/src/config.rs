@@ -49,7 +49,7 @@ words! {
 /// How many workers are asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Workers {
-    /// As many as the CPUs that the cgroup grants.
+    /// As many as the CPUs that the cgroup grants, where its memory has room for them.
     #[default]
     Auto,
     /// This many, at most [`WORKERS_MAX`].

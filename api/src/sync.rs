@@ -148,6 +148,8 @@ pub struct Answer {
     /// The certificates to trust the controller by from now on, in PEM, where they differ from what the sidecar trusts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
+    /// How many sidecars the controller has: where all lose it at once, they come back one after the other. 0 where it does not say.
+    pub sidecars: u32,
 }
 
 /// What to run.

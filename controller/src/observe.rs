@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
@@ -31,6 +32,9 @@ pub const INJECT_LABEL: &str = "ringside.dev/inject";
 /// The annotation of a pod that has got one.
 pub const INJECTED_ANNOTATION: &str = "ringside.dev/injected";
 
+/// How often it is looked whether everything has been seen.
+const SEEN_LOOK: Duration = Duration::from_millis(20);
+
 /// Pods that one page of a list has.
 const PAGE: u32 = 500;
 
@@ -48,6 +52,13 @@ impl Seen {
         [&self.pods, &self.policies, &self.cluster]
             .iter()
             .all(|seen| seen.load(Ordering::Relaxed))
+    }
+
+    /// Waits until everything has been seen once.
+    pub async fn everything(&self) {
+        while !self.all() {
+            tokio::time::sleep(SEEN_LOOK).await;
+        }
     }
 }
 

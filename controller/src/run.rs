@@ -148,7 +148,7 @@ pub async fn run(
     parts.spawn(observe::pods(
         client.clone(),
         sync.clone(),
-        seen,
+        seen.clone(),
         uninjected.clone(),
         options.namespace.clone(),
     ));
@@ -163,7 +163,15 @@ pub async fn run(
         address: address.to_string(),
     };
     // Last, and ended first, so that another replica leads while this one still answers what is open.
-    let election = tokio::spawn(leader::run(client, candidate, leadership, stop.clone()));
+    let (stops, mut stopped_early) = (stop.clone(), stop.clone());
+    let election = tokio::spawn(async move {
+        // Who does not know all pods and policies would take a limit for another one.
+        tokio::select! {
+            () = seen.everything() => {}
+            _ = stopped_early.wait_for(|stop| *stop) => return,
+        }
+        leader::run(client, candidate, leadership, stops).await;
+    });
 
     let mut stopped = stop.clone();
     tokio::select! {

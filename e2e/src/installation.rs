@@ -98,8 +98,14 @@ impl<'s> Installation<'s> {
     /// A replica, which reaches the API server directly.
     #[track_caller]
     pub fn start(&self, replica: &str) -> Controller {
+        self.start_at(free_port(), replica)
+    }
+
+    /// A replica at this port of 127.0.0.1, such as that of one that is gone.
+    #[track_caller]
+    pub fn start_at(&self, port: u16, replica: &str) -> Controller {
         let kubeconfig = self.server.kubeconfig_with_token(&self.token);
-        self.start_by(&kubeconfig, replica)
+        self.start_with(&kubeconfig, port, replica)
     }
 
     /// A replica, which reaches the API server as `kubeconfig` says, such as through a proxy.
@@ -108,7 +114,12 @@ impl<'s> Installation<'s> {
     /// If it does not start.
     #[track_caller]
     pub fn start_by(&self, kubeconfig: &Path, replica: &str) -> Controller {
-        let tls = format!("127.0.0.1:{}", free_port());
+        self.start_with(kubeconfig, free_port(), replica)
+    }
+
+    #[track_caller]
+    fn start_with(&self, kubeconfig: &Path, port: u16, replica: &str) -> Controller {
+        let tls = format!("127.0.0.1:{port}");
         let process = Process::start("the controller", |folder| {
             let mut command = Command::new(program().with_file_name("ringside-controller"));
             command

@@ -6,13 +6,32 @@
 pub mod apiserver;
 pub mod caller;
 pub mod definitions;
+pub mod fleet;
 pub mod forwarder;
 pub mod identity;
 pub mod installation;
 pub mod kubelet;
 pub mod proxy;
+pub mod running;
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// How long a program of Kubernetes may take for what takes seconds. Far above that, so that a slow machine fails nothing.
 pub const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Waits until `holds`, at most [`PATIENCE`].
+///
+/// # Panics
+/// If it does not, with `what`.
+#[track_caller]
+pub fn await_that(what: &str, mut holds: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(
+            begin.elapsed() < PATIENCE,
+            "waited {PATIENCE:?} in vain for {what}"
+        );
+        thread::sleep(Duration::from_millis(5));
+    }
+}

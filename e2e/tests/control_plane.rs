@@ -282,7 +282,7 @@ fn another_replica_takes_over_and_traffic_never_notices() {
             begin.elapsed().as_secs_f64()
         );
         apply(&shop, "{podSelector: {}, batch: {max: 32}}");
-        // It tries ever more slowly while nobody leads, up to every 30 s, which is as long as one wait of these tests.
+        // It tries ever more slowly while nobody leads, up to every 10 s.
         while sidecar.setting("batch", "max") != 32 {
             assert!(
                 begin.elapsed() < ringside_e2e::PATIENCE,

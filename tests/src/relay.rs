@@ -104,7 +104,13 @@ impl Setup {
                 ended.is_none(),
                 "the relay ended ({ended:?}) before it was ready"
             );
-            fs::read_to_string(&file).ok()?.trim().parse().ok()
+            let text = fs::read_to_string(&file).ok()?;
+            let mut admin: SocketAddr = text.trim().parse().ok()?;
+            if admin.ip().is_unspecified() {
+                // Both families, of which IPv6 may be switched off.
+                admin.set_ip([127, 0, 0, 1].into());
+            }
+            Some(admin)
         });
         let mut relay = Relay {
             setup: self,

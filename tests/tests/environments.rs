@@ -270,3 +270,38 @@ fn little_memory(kind: Kind) {
     let peak = group.peak_bytes();
     assert!(peak.is_none_or(|bytes| bytes <= LIMIT_BYTES), "{peak:?}");
 }
+
+// As many workers as a large node has CPUs would take a small pod's memory before the first connection.
+ringside_tests::namespaced!(fewer_workers_than_cpus_where_memory_is_small, {
+    const LIMIT_BYTES: u64 = 48 << 20;
+    const TEST: &str = "fewer_workers_than_cpus_where_memory_is_small";
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    if cpus == 1 {
+        return skip(
+            TEST,
+            "there is one CPU, and fewer workers than one cannot be",
+        );
+    }
+    let group = match MemoryGroup::new(LIMIT_BYTES) {
+        Ok(group) => group,
+        Err(error) => return skip(TEST, &format!("no memory cgroup: {error}")),
+    };
+    let server = Server::local(echo);
+    let enter = format!("echo $$ >{} || exit 1;", group.entrance().display());
+    let relay = setup(Kind::Ring, &server, shell(&enter))
+        .flags(["--workers".into(), "auto".into()])
+        .start();
+    let log = relay.process().log();
+    assert!(
+        log.contains("the memory limit has no room for more"),
+        "{log}"
+    );
+    assert_eq!(
+        relay
+            .metrics()
+            .matching("ringside_operations_budget", &[])
+            .count(),
+        1
+    );
+    serves(relay, &server, 10);
+});

@@ -23,8 +23,8 @@ use pod::{Group, LeaveAnswered, Pod};
 pub use pod::{ObservedPod, Sidecar};
 pub use summary::{Named, Summary, Worst};
 
-/// A sidecar without a call for so long is Unknown: calls follow one another at once, and a reconnect takes seconds at most.
-pub const SILENT_AFTER: Duration = Duration::from_secs(15);
+/// A sidecar without a call for so long is Unknown: calls follow one another at once, and a reconnect takes 20 s at most.
+pub const SILENT_AFTER: Duration = Duration::from_secs(25);
 
 /// How long a grant to leave lasts; a sidecar asks again well before.
 const GRANT: Duration = Duration::from_secs(15);
@@ -277,13 +277,17 @@ impl Fleet {
         let pod = self.pods.get_mut(&id)?;
         self.calls += 1;
         let call = self.calls;
+        // What another leader gave stays given, so that nobody comes back only because the leader is another one.
+        let brings = pod.sidecar.is_none() && report.permit;
         pod.take_report(report, call, session, now);
         pod.stir();
         let (standing, group) = (pod.standing(), pod.group.clone());
-        self.groups
-            .entry(group.clone())
-            .or_default()
-            .set(id, standing);
+        let permits = self.groups.entry(group.clone()).or_default();
+        if brings {
+            permits.bring(id, standing, true);
+        } else {
+            permits.set(id, standing);
+        }
         self.unsettled.insert(group);
         self.settle();
         Some(call)
@@ -407,6 +411,7 @@ impl Fleet {
             permit,
             leave,
             ca: None,
+            sidecars: u32::try_from(self.pods.len()).unwrap_or(u32::MAX),
         };
         self.restand(id);
         self.settle();
@@ -460,7 +465,7 @@ impl Pod {
             return Ok(None);
         }
         let (taken, limit, all) = (permits.taken(), permits.limit(), permits.len());
-        if permit && taken <= limit.max(1) {
+        if permit {
             return Ok(Some(LeaveAnswer::Granted {
                 for_millis: GRANT.as_millis() as u64,
             }));

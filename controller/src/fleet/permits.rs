@@ -16,6 +16,8 @@ pub type PodId = u64;
 pub struct Standing {
     /// Whether it is known to take connections. Of a pod that has not called, it is not known.
     pub is_ready: bool,
+    /// Whether that is not known, and nothing says that it does not: it has not called, as after a change of leader.
+    pub is_unknown: bool,
     /// Whether its sidecar has a call open, so that a permit can be taken back.
     pub is_reachable: bool,
     /// Whether it wants to leave, or has left.
@@ -29,6 +31,8 @@ struct Member {
     standing: Standing,
     /// What it is answered: whether it has a permit from now on.
     given: bool,
+    /// A permit was taken back that it used, and it is not ready again.
+    returns: bool,
 }
 
 impl Member {
@@ -39,6 +43,17 @@ impl Member {
     /// Whether it takes one of the places that the limit has.
     fn counts(&self) -> bool {
         self.holds() || !self.standing.is_ready
+    }
+
+    /// Whether the place that it takes is only for want of word from it.
+    fn is_unknown(&self) -> bool {
+        !self.holds() && self.standing.is_unknown
+    }
+
+    /// Whether the place that it takes will be free in a moment: it was told that it has no permit, and has not said that it knows,
+    /// or is not seen to take connections again.
+    fn is_coming_back(&self) -> bool {
+        !self.given && (self.standing.may_hold || self.returns)
     }
 
     fn is_calm(&self) -> bool {
@@ -55,8 +70,8 @@ impl Member {
         match (self.standing.leave, self.given) {
             (Leave::Wants | Leave::Away, false) if self.standing.is_reachable => Class::Wanting,
             (_, true) if self.is_calm() => Class::Idle,
-            (_, false) if self.standing.may_hold => Class::Revoked,
-            (_, false) if self.is_calm() => Class::Spare,
+            (Leave::Wants | Leave::Away, true) if self.standing.is_reachable => Class::Using,
+            (_, false) if self.is_calm() && !self.standing.may_hold => Class::Spare,
             _ => Class::Other,
         }
     }
@@ -69,11 +84,11 @@ enum Class {
     Wanting,
     /// Has one and no use for it: it can be taken back.
     Idle,
-    /// Was told that it has none, and has not acknowledged.
-    Revoked,
     /// Has none and wants none: it can be given one in advance.
     Spare,
-    /// Uses its own, or cannot be told anything.
+    /// Has one and uses it, or wants to: it is taken back only where there are too many.
+    Using,
+    /// Was told that it has none and has not acknowledged, cannot be told anything, or is unready for reasons of its own.
     Other,
 }
 
@@ -83,9 +98,11 @@ pub struct Permits {
     max_unready_percent: u32,
     members: BTreeMap<PodId, Member>,
     counted: usize,
+    unknown: usize,
+    coming_back: usize,
     wanting: BTreeSet<PodId>,
     idle: BTreeSet<PodId>,
-    revoked: BTreeSet<PodId>,
+    using: BTreeSet<PodId>,
     spare: BTreeSet<PodId>,
 }
 
@@ -122,18 +139,29 @@ impl Permits {
 
     /// Whether a permit is being taken back from others, so that one that wants to leave may get it in a moment.
     pub fn is_taking_back(&self) -> bool {
-        !self.revoked.is_empty()
+        self.coming_back > 0
     }
 
     /// Adds a pod, or says how it stands now.
     pub fn set(&mut self, pod: PodId, standing: Standing) {
-        let given = self.is_given(pod);
-        self.replace(pod, Some(Member { standing, given }));
+        let before = self.members.get(&pod).copied().unwrap_or_default();
+        let returns = before.returns && !standing.is_ready;
+        let member = Member {
+            standing,
+            returns,
+            ..before
+        };
+        self.replace(pod, Some(member));
     }
 
-    /// Adds a pod that comes from another group with the permit that it was given there.
+    /// Adds a pod that comes with a permit or without: from another group, or by its own word where another leader gave it.
     pub fn bring(&mut self, pod: PodId, standing: Standing, given: bool) {
-        self.replace(pod, Some(Member { standing, given }));
+        let member = Member {
+            standing,
+            given,
+            returns: false,
+        };
+        self.replace(pod, Some(member));
     }
 
     /// Removes a pod that is gone, and its permit with it.
@@ -144,12 +172,16 @@ impl Permits {
     fn replace(&mut self, pod: PodId, member: Option<Member>) {
         if let Some(before) = self.members.remove(&pod) {
             self.counted -= usize::from(before.counts());
+            self.unknown -= usize::from(before.is_unknown());
+            self.coming_back -= usize::from(before.is_coming_back());
             if let Some(class) = self.class_mut(before.class()) {
                 class.remove(&pod);
             }
         }
         if let Some(member) = member {
             self.counted += usize::from(member.counts());
+            self.unknown += usize::from(member.is_unknown());
+            self.coming_back += usize::from(member.is_coming_back());
             if let Some(class) = self.class_mut(member.class()) {
                 class.insert(pod);
             }
@@ -161,7 +193,7 @@ impl Permits {
         match class {
             Class::Wanting => Some(&mut self.wanting),
             Class::Idle => Some(&mut self.idle),
-            Class::Revoked => Some(&mut self.revoked),
+            Class::Using => Some(&mut self.using),
             Class::Spare => Some(&mut self.spare),
             Class::Other => None,
         }
@@ -169,13 +201,23 @@ impl Permits {
 
     fn give(&mut self, pod: PodId, given: bool, told: &mut Vec<PodId>) {
         if let Some(member) = self.members.get(&pod).copied() {
-            self.replace(pod, Some(Member { given, ..member }));
+            // One that is away needs a moment until it is seen to take connections again.
+            let returns = !given && (member.returns || member.class() == Class::Using);
+            let member = Member {
+                given,
+                returns,
+                ..member
+            };
+            self.replace(pod, Some(member));
             told.push(pod);
         }
     }
 
-    /// Gives what there is room for, those first that want to leave, and takes back what is needed for them or is too much.
-    /// Returns the pods to be told, each of whose answer has changed.
+    /// Gives what there is room for, those first that want to leave, and takes back what is needed for them or is too much: first
+    /// of those that have no use for it, then of others. Returns the pods to be told, each of whose answer has changed.
+    ///
+    /// A pod that is unknown takes a place from those that want one, and is no reason to take one back: the leader before gave no
+    /// more than the limit either, and after a change of leader all are unknown.
     pub fn settle(&mut self) -> Vec<PodId> {
         let mut told = Vec::new();
         let limit = self.limit();
@@ -191,14 +233,23 @@ impl Permits {
             }
         }
         // What is too much, and one for each that wants to leave; what is on its way back counts for that.
-        let wanted_back = (self.counted + unserved).saturating_sub(limit);
-        let mut missing = wanted_back.saturating_sub(self.revoked.len());
+        let taken = self.counted - self.unknown;
+        let bearable = limit + self.coming_back;
+        let mut missing = (taken + unserved).saturating_sub(bearable);
+        let mut excess = taken.saturating_sub(bearable);
         while missing > 0
             && let Some(&pod) = self.idle.last()
         {
             self.give(pod, false, &mut told);
             // One that never took it is without it at once.
             missing -= 1;
+            excess = excess.saturating_sub(1);
+        }
+        while excess > 0
+            && let Some(&pod) = self.using.last()
+        {
+            self.give(pod, false, &mut told);
+            excess -= 1;
         }
         while unserved == 0
             && self.counted < limit

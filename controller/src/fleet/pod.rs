@@ -164,10 +164,14 @@ impl Pod {
 
     pub(super) fn standing(&self) -> Standing {
         let Some(sidecar) = &self.sidecar else {
-            return Standing::default();
+            return Standing {
+                is_unknown: self.observed.is_ready,
+                ..Standing::default()
+            };
         };
         Standing {
             is_ready: sidecar.is_ready() && self.observed.is_ready,
+            is_unknown: sidecar.is_unknown && self.observed.is_ready,
             is_reachable: !sidecar.is_unknown,
             leave: sidecar.report.state.leave,
             may_hold: sidecar.report.permit || sidecar.permit_given_by.is_some(),

@@ -23,7 +23,11 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::routing::{get, post, put};
 
+use crate::backend::listen;
 use crate::process::State;
+
+/// Connections that the kernel holds until they are accepted.
+const BACKLOG: i32 = 128;
 
 /// The most bytes of a request's body.
 const BODY_BYTES_MAX: usize = 4096;
@@ -33,7 +37,7 @@ const BODY_BYTES_MAX: usize = 4096;
 /// # Errors
 /// The address cannot be listened on.
 pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(address).map_err(|error| {
+    let listener = listen::plain(address, BACKLOG).map_err(|error| {
         anyhow!("the admin listener cannot listen on {address}: {error}; choose another address with --admin IP:PORT, or --admin off")
     })?;
     listener

@@ -3,8 +3,9 @@
 //! It owns how an address is bound and kept; it never accepts. A port that is still held by a ring being torn down
 //! (which the kernel does a few milliseconds after its process is gone) is tried again for a moment.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd;
+use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -126,7 +127,7 @@ impl Reservation {
     pub fn take(address: SocketAddr, options: &SocketOptions) -> Result<Self, ListenError> {
         let fail = |source| ListenError::of(address, source);
         // Bound without SO_REUSEPORT, so that another program's port is an error and not shared.
-        let socket = patiently(address, options).map_err(fail)?;
+        let (socket, address) = patiently(address, options).map_err(fail)?;
         let bound = socket.local_addr().map_err(fail)?;
         let reservation = Reservation {
             socket,
@@ -145,7 +146,7 @@ impl Reservation {
         let domain = Domain::for_address(self.address);
         let note = Socket::new(domain, Type::STREAM.cloexec(), None)?;
         note.set_reuse_port(true)?;
-        if self.address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+        if is_both_families(self.address) {
             note.set_only_v6(false)?;
         }
         // Connections of another program's may forbid it; then the first listener does the same.
@@ -207,27 +208,78 @@ pub(crate) fn listen(
     })
 }
 
-fn patiently(address: SocketAddr, options: &SocketOptions) -> std::io::Result<Socket> {
+/// A socket that is bound and not waited for, and that is to listen at once, as the admin listener's.
+///
+/// # Errors
+/// What the kernel answered.
+pub fn plain(address: SocketAddr, backlog: i32) -> std::io::Result<TcpListener> {
+    let options = SocketOptions {
+        no_delay: true,
+        keepalive: Duration::ZERO,
+        user_timeout: Duration::ZERO,
+    };
+    let (socket, _) = bind(address, &options)?;
+    socket.listen(backlog)?;
+    Ok(socket.into())
+}
+
+fn patiently(
+    address: SocketAddr,
+    options: &SocketOptions,
+) -> std::io::Result<(Socket, SocketAddr)> {
     let mut waited = Duration::ZERO;
     loop {
-        let socket = open(address, options)?;
-        match socket.bind(&address.into()) {
-            Ok(()) => return Ok(socket),
+        match bind(address, options) {
             Err(error)
                 if error.raw_os_error() == Some(libc::EADDRINUSE) && waited < BIND_PATIENCE =>
             {
                 std::thread::sleep(BIND_PAUSE);
                 waited += BIND_PAUSE;
             }
-            Err(error) => return Err(error),
+            other => return other,
         }
     }
+}
+
+/// A bound socket, and the address as it was asked for, or as it has to be where there is no IPv6.
+///
+/// `[::]` asks for every address that there is. An injected sidecar has it everywhere, also on a node without IPv6, where it means
+/// every address of IPv4. Any other address of IPv6 is one that somebody wants, and there is none in its place.
+fn bind(address: SocketAddr, options: &SocketOptions) -> std::io::Result<(Socket, SocketAddr)> {
+    let bind = |address: SocketAddr| {
+        let socket = open(address, options)?;
+        socket.bind(&address.into())?;
+        Ok((socket, address))
+    };
+    match bind(address) {
+        Err(error) if is_both_families(address) && is_without_ipv6(&error) => {
+            static TOLD: Once = Once::new();
+            TOLD.call_once(|| {
+                tracing::info!("there is no IPv6 here ({error}): 0.0.0.0 takes the place of [::]");
+            });
+            bind((Ipv4Addr::UNSPECIFIED, address.port()).into())
+        }
+        other => other,
+    }
+}
+
+fn is_both_families(address: SocketAddr) -> bool {
+    address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+}
+
+/// No socket of IPv6 can be made, where the kernel was built or started without it; or none bound, as in some sandboxes. Where it is
+/// only switched off (`net.ipv6.conf.all.disable_ipv6`), `[::]` can be listened at and takes what comes by IPv4.
+fn is_without_ipv6(error: &std::io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
+    )
 }
 
 fn open(address: SocketAddr, options: &SocketOptions) -> std::io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.cloexec(), None)?;
     socket.set_reuse_address(true)?;
-    if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+    if is_both_families(address) {
         // `[::]` is every address of both families, whatever net.ipv6.bindv6only says.
         socket.set_only_v6(false)?;
     }

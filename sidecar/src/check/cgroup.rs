@@ -3,16 +3,14 @@
 use ringside_api::Settings;
 
 use super::{Finding, Machine};
-
-/// What a relay without connections takes, roughly, in bytes.
-const IDLE_BYTES: u64 = 8 << 20;
+use crate::process::workers::{granted_by, memory_wanted};
 
 /// How deep a cgroup's path is followed.
 const DEPTH_MAX: usize = 32;
 
 pub(super) fn cpu(machine: &Machine) -> Finding {
     const SUBJECT: &str = "cgroup CPU";
-    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let workers = auto(memory_limit(machine));
     let quota = smallest(machine, "cpu", |folder| {
         let (quota, period) = match machine.text(&format!("{folder}/cpu.max")) {
             Some(both) => {
@@ -47,18 +45,27 @@ pub(super) fn cpu(machine: &Machine) -> Finding {
     }
 }
 
-pub(super) fn memory(machine: &Machine) -> Finding {
-    const SUBJECT: &str = "cgroup memory";
-    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
-    let limit = smallest(machine, "memory", |folder| {
+/// What `--workers auto` means under such a limit.
+fn auto(memory_limit: Option<u64>) -> usize {
+    granted_by(memory_limit, Settings::default().buffers.pool.bytes())
+}
+
+/// The memory that the cgroup grants, in bytes; `None` where it sets no limit.
+pub(crate) fn memory_limit(machine: &Machine) -> Option<u64> {
+    smallest(machine, "memory", |folder| {
         machine
             .number(&format!("{folder}/memory.max"))
             .or_else(|| machine.number(&format!("{folder}/memory.limit_in_bytes")))
             // Version 1 tells "no limit" by a number near the largest.
             .filter(|limit| *limit < 1 << 60)
-    });
-    let pools = workers * Settings::default().buffers.pool.bytes();
-    let wanted = 2 * (IDLE_BYTES + pools);
+    })
+}
+
+pub(super) fn memory(machine: &Machine) -> Finding {
+    const SUBJECT: &str = "cgroup memory";
+    let limit = memory_limit(machine);
+    let workers = auto(limit) as u64;
+    let wanted = memory_wanted(workers, Settings::default().buffers.pool.bytes());
     match limit {
         None => Finding::ok(SUBJECT, "no limit"),
         Some(limit) => {

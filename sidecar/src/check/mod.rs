@@ -9,6 +9,7 @@ mod machine;
 
 use serde::Serialize;
 
+pub(crate) use cgroup::memory_limit;
 pub use machine::Machine;
 
 /// How much a finding matters.

@@ -61,7 +61,7 @@ pub(crate) struct Arguments {
 
     /// Threads that relay: auto or a number [default: auto]
     ///
-    /// auto is as many as the CPUs that the cgroup and the affinity mask grant.
+    /// auto is as many as the CPUs that the cgroup and the affinity mask grant, and as fit into the cgroup's memory.
     #[arg(
         long,
         value_name = "N",

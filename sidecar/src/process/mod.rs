@@ -5,13 +5,13 @@
 
 pub mod access_lines;
 pub mod applying;
-mod cpus;
 pub mod drain;
 pub mod judging;
 pub mod run;
 pub mod state;
 mod synced;
 mod taking;
+pub(crate) mod workers;
 
 pub use run::{AdminListener, Ended, Options, Overrides, run};
 pub use state::State;

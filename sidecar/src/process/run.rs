@@ -15,7 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::applying::{RETRY, Relays};
 use super::state::{Made, State};
 use super::synced::Synced;
-use super::{access_lines, cpus, drain, taking};
+use super::{access_lines, drain, taking, workers};
 use crate::admin;
 use crate::backend::descriptors;
 use crate::logging::{LogControl, LogLevel};
@@ -182,14 +182,17 @@ fn start_workers(
     descriptor_limit: u64,
     access_log: &AccessLog,
 ) -> anyhow::Result<Arc<Team>> {
+    let settings = live.now().resolved.settings;
+    let pool_bytes = settings.buffers.pool.bytes();
     let count = match config.workers {
-        Workers::Auto => cpus::granted(),
+        Workers::Auto => workers::granted(pool_bytes),
         Workers::Count(count) => count.get() as usize,
     };
+    workers::tell_if_too_many(count, pool_bytes);
     let options = TeamOptions {
         workers: count,
         backend: config.backend,
-        settings: live.now().resolved.settings,
+        settings,
         epoch: options.epoch,
     };
     let limit = u32::try_from(descriptor_limit).unwrap_or(u32::MAX);

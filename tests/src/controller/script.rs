@@ -93,6 +93,7 @@ impl Script {
             permit: self.permit,
             leave: self.leave.clone().filter(|_| asks),
             ca: self.ca.clone().filter(|_| is_trust_new),
+            sidecars: 1,
         })
     }
 }

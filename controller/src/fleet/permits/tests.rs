@@ -8,6 +8,7 @@ use super::{Permits, PodId, Standing};
 fn calm(may_hold: bool) -> Standing {
     Standing {
         is_ready: true,
+        is_unknown: false,
         is_reachable: true,
         leave: Leave::Stays,
         may_hold,
@@ -90,9 +91,80 @@ fn a_holder_out_of_reach_keeps_its_permit_until_its_pod_is_gone() {
     assert_eq!(permits.settle(), [1]);
 }
 
+fn away(may_hold: bool) -> Standing {
+    Standing {
+        is_ready: false,
+        leave: Leave::Away,
+        ..calm(may_hold)
+    }
+}
+
+#[test]
+fn where_the_limit_falls_only_what_is_too_much_comes_back() {
+    let mut permits = group(40, 10);
+    permits.settle();
+    for pod in 0..4 {
+        permits.set(pod, away(true));
+    }
+    permits.set_max_unready_percent(20);
+    let told = permits.settle();
+    assert_eq!(told.len(), 2, "{told:?}");
+    // They say that they are without, and are not seen to be ready at once: nobody else has to come back for that.
+    for &pod in &told {
+        let returns = Standing {
+            is_ready: false,
+            ..wants(false)
+        };
+        permits.set(pod, returns);
+        assert!(permits.settle().is_empty());
+    }
+    for &pod in &told {
+        permits.set(pod, wants(false));
+        assert!(permits.settle().is_empty());
+    }
+    assert_eq!(permits.taken(), 2);
+}
+
+#[test]
+fn a_limit_of_nobody_calls_everybody_back() {
+    let mut permits = group(50, 1);
+    permits.settle();
+    permits.set(0, away(true));
+    permits.set_max_unready_percent(0);
+    assert_eq!(permits.settle(), [0]);
+    assert!(!permits.is_given(0));
+}
+
+#[test]
+fn under_a_new_leader_those_stay_away_that_are() {
+    let mut permits = Permits::default();
+    permits.set_max_unready_percent(20);
+    let silent = Standing {
+        is_unknown: true,
+        ..Standing::default()
+    };
+    for pod in 0..10 {
+        permits.set(pod, silent);
+    }
+    permits.bring(0, away(true), true);
+    permits.bring(1, calm(true), true);
+    assert!(permits.settle().is_empty(), "unknown pods are no reason");
+    permits.set(2, wants(false));
+    assert_eq!(permits.settle(), [1], "the idle one is asked for it");
+    permits.set(1, calm(false));
+    assert!(permits.settle().is_empty(), "seven are still unknown");
+    for pod in 3..10 {
+        permits.set(pod, calm(false));
+    }
+    assert_eq!(permits.settle(), [2]);
+    assert!(permits.is_given(0));
+}
+
 /// A sidecar as it really is, beside what the controller believes.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sidecar {
+    /// What the API server knows of it.
+    is_seen_ready: bool,
     permit: bool,
     is_away: bool,
     is_pressed: bool,
@@ -111,6 +183,10 @@ enum Step {
     Decide(usize),
     /// The call is lost, and with it the answers that are on their way.
     Lose(usize),
+    /// Another leads, who knows nothing.
+    Succeed,
+    /// The kubelet's last probe is known.
+    Probe(usize),
 }
 
 fn steps(pods: usize) -> impl Strategy<Value = Vec<Step>> {
@@ -120,7 +196,9 @@ fn steps(pods: usize) -> impl Strategy<Value = Vec<Step>> {
         6 => one.clone().prop_map(Step::Report),
         6 => one.clone().prop_map(Step::Take),
         4 => one.clone().prop_map(Step::Decide),
-        1 => one.prop_map(Step::Lose),
+        1 => one.clone().prop_map(Step::Lose),
+        1 => Just(Step::Succeed),
+        3 => one.prop_map(Step::Probe),
     ];
     prop::collection::vec(step, 0..300)
 }
@@ -142,8 +220,10 @@ proptest! {
                     let sidecar = sidecars[pod];
                     // What an answer on its way gives may be held by the time the next report is made.
                     let may_hold = sidecar.permit || sidecar.answers.iter().flatten().any(|gives| *gives);
-                    permits.set(pod as PodId, Standing {
-                        is_ready: !sidecar.is_away,
+                    let is_first = !permits.members[&(pod as PodId)].standing.is_reachable && !permits.members[&(pod as PodId)].holds();
+                    let standing = Standing {
+                        is_ready: !sidecar.is_away && sidecar.is_seen_ready,
+                        is_unknown: false,
                         is_reachable: true,
                         leave: match (sidecar.is_away, sidecar.is_pressed) {
                             (true, _) => Leave::Away,
@@ -151,8 +231,22 @@ proptest! {
                             (false, false) => Leave::Stays,
                         },
                         may_hold,
-                    });
+                    };
+                    if is_first && sidecar.permit {
+                        permits.bring(pod as PodId, standing, true);
+                    } else {
+                        permits.set(pod as PodId, standing);
+                    }
                 }
+                Step::Succeed => {
+                    for (pod, sidecar) in sidecars.iter_mut().enumerate() {
+                        // Their connections led to the other one.
+                        sidecar.answers = Default::default();
+                        let is_unknown = sidecar.is_seen_ready;
+                        permits.bring(pod as PodId, Standing { is_unknown, ..Standing::default() }, false);
+                    }
+                }
+                Step::Probe(pod) => sidecars[pod].is_seen_ready = !sidecars[pod].is_away,
                 Step::Take(pod) => {
                     let sidecar = &mut sidecars[pod];
                     if let Some(gives) = sidecar.answers[0].take() {

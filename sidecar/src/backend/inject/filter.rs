@@ -25,6 +25,7 @@ pub(super) const ARCHITECTURE: Option<u32> = if cfg!(target_arch = "x86_64") {
 const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
 const TO_SUBMIT: u32 = 24;
+const FAMILY: u32 = 16;
 
 /// A filter's instructions.
 pub(super) type Program = Vec<sock_filter>;
@@ -105,6 +106,21 @@ pub(super) fn deny_setup(arch: u32, errno: Errno) -> Program {
 /// `io_uring_enter` fails whenever it submits more than `most`.
 pub(super) fn deny_submits_above(arch: u32, most: u32, errno: Errno) -> Program {
     on_submitting(arch, most, action(errno))
+}
+
+/// `socket` for IPv6 always fails, as where the kernel has none.
+pub(super) fn deny_ipv6(arch: u32) -> Program {
+    let no_such_family = libc::EAFNOSUPPORT as u32 & libc::SECCOMP_RET_DATA;
+    vec![
+        load(ARCH),
+        jump(libc::BPF_JEQ, arch, 0, 5),
+        load(NUMBER),
+        jump(libc::BPF_JEQ, libc::SYS_socket as u32, 0, 3),
+        load(FAMILY),
+        jump(libc::BPF_JEQ, libc::AF_INET6 as u32, 0, 1),
+        give(libc::SECCOMP_RET_ERRNO | no_such_family),
+        give(libc::SECCOMP_RET_ALLOW),
+    ]
 }
 
 /// Installs `program` for this process and whatever it starts, without a supervisor.

@@ -46,6 +46,8 @@ pub enum Denial {
     Setup(Errno),
     /// `io_uring_enter` fails whenever it submits more than this.
     SubmitsAbove(u32, Errno),
+    /// `socket` fails for IPv6: a machine that was started without it.
+    Ipv6,
 }
 
 /// Why a command could not be started with faults.
@@ -113,6 +115,7 @@ pub fn deny(command: &mut Command, denial: Denial) -> Result<(), InjectError> {
     let program = match denial {
         Denial::Setup(errno) => filter::deny_setup(arch, errno),
         Denial::SubmitsAbove(most, errno) => filter::deny_submits_above(arch, most, errno),
+        Denial::Ipv6 => filter::deny_ipv6(arch),
     };
     // SAFETY: the closure only makes system calls on memory that was there before the fork.
     unsafe { command.pre_exec(move || filter::install(&program)) };

@@ -1,5 +1,8 @@
 //! How long to wait before the next call, told what the last one met and given randomness. It owns that neither a controller that
-//! is gone nor one that answers nonsense is called in a storm.
+//! is gone nor one that answers nonsense is called in a storm, and that one which is back is found again soon.
+//!
+//! All sidecars lose a controller at the same moment. So a controller says how many it has, and each of them waits as long as the
+//! rest needs to come one after the other: a handful is back at once, ten thousand in 17 s.
 
 use std::time::Duration;
 
@@ -12,7 +15,22 @@ pub(super) const GAP: Duration = Duration::from_millis(100);
 /// How often a pod under pressure calls at least.
 pub(super) const PRESSED_EVERY: Duration = Duration::from_secs(5);
 
-/// The longest wait of a pod that wants to leave, or has left.
+/// How many sidecars may connect in a second.
+const CONNECTIONS_PER_SECOND: u32 = 600;
+
+/// The ceiling of the first wait, where few have to come back.
+const WAIT_FIRST: Duration = Duration::from_millis(200);
+
+/// The longest wait where few have to come back.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// The longest time over which they come back, where many have; it does for ten thousand. A wait is a tenth longer at most.
+const SPREAD_MAX: Duration = Duration::from_secs(18);
+
+/// No wait is shorter, so that what fails at once is no spin.
+const WAIT_LEAST: Duration = Duration::from_millis(20);
+
+/// The longest wait of a pod that wants to leave, or has left, where few have to come back; where many have, a quarter of theirs.
 const WAIT_PRESSED_MAX: Duration = Duration::from_secs(2);
 
 /// An answer that brings nothing new and comes sooner than this should have been held.
@@ -34,23 +52,33 @@ fn limits(initial: Duration, max: Duration) -> BackoffLimits {
 /// What was met lately.
 #[derive(Clone, Debug)]
 pub(super) struct Pace {
-    unreachable: Backoff,
+    /// Failures to reach the controller since its last answer.
+    failures: u32,
     /// Slower: a token that is not believed will hardly be believed soon.
     refused: Backoff,
     /// For answers that say nothing.
     empty: Backoff,
     redirects: u32,
+    /// How long all its sidecars together need to come back, as the controller's last answer makes it.
+    spread: Duration,
 }
 
 impl Pace {
     pub(super) fn new() -> Self {
         let seconds = Duration::from_secs;
         Pace {
-            unreachable: Backoff::new(limits(Duration::from_millis(200), seconds(30))),
+            failures: 0,
             refused: Backoff::new(limits(seconds(10), seconds(120))),
             empty: Backoff::new(limits(Duration::from_millis(200), seconds(5))),
             redirects: 0,
+            spread: Duration::ZERO,
         }
+    }
+
+    /// The controller said how many sidecars it has.
+    pub(super) fn told_sidecars(&mut self, sidecars: u32) {
+        let spread = Duration::from_secs(1) * sidecars / CONNECTIONS_PER_SECOND;
+        self.spread = spread.min(SPREAD_MAX);
     }
 
     /// How long to wait after a failure; `pressed` is whether the pod wants to leave or has left; `random` is any 64 evenly
@@ -66,33 +94,48 @@ impl Pace {
                 leader: Some(_), ..
             } => {
                 self.redirects += 1;
-                // One is what happens after a change of leader; more are two that name each other.
+                // One is what happens after a change of leader, to all at the same moment; more are two that name each other.
                 if self.redirects == 1 {
-                    return Duration::ZERO;
+                    self.failures = self.failures.max(1);
+                    return between(Duration::ZERO, self.spread, random);
                 }
-                self.unreachable.next(random).wait
+                self.unreachable(pressed, random)
             }
             Failure::Busy {
                 wait: Some(wait), ..
             } => {
-                let spread = (*wait / 2).max(SPREAD_LEAST);
+                let spread = (*wait / 2).max(SPREAD_LEAST).max(self.spread);
                 *wait + spread.mul_f64(random as f64 / u64::MAX as f64)
             }
             Failure::Refused(_) | Failure::Untrusted(_) => self.refused.next(random).wait,
-            _ => {
-                let wait = self.unreachable.next(random).wait;
-                if pressed {
-                    wait.min(WAIT_PRESSED_MAX)
-                } else {
-                    wait
-                }
-            }
+            _ => self.unreachable(pressed, random),
+        }
+    }
+
+    /// The first wait lies anywhere below its ceiling, which parts those that failed at the same moment. The ones that follow
+    /// double, and are no shorter than the time over which all come back: so who comes a second time comes after all have come once.
+    fn unreachable(&mut self, pressed: bool, random: u64) -> Duration {
+        let doubled = WAIT_FIRST.saturating_mul(1_u32 << self.failures.min(16));
+        let longest = if pressed {
+            WAIT_PRESSED_MAX.max(self.spread / 4)
+        } else {
+            WAIT_MAX.max(self.spread)
+        };
+        let spread = self.spread.min(longest);
+        let ceiling = doubled.max(spread).min(longest);
+        let is_first = self.failures == 0;
+        self.failures = self.failures.saturating_add(1);
+        if is_first {
+            between(WAIT_LEAST, ceiling, random)
+        } else {
+            let floor = spread.max(ceiling / 2);
+            between(floor, ceiling.max(spread + spread / 10), random)
         }
     }
 
     /// How long to wait after an answer that took `took`; `due` is whether it brought something or was asked for at once.
     pub(super) fn after_answer(&mut self, took: Duration, due: bool, random: u64) -> Duration {
-        self.unreachable.reset();
+        self.failures = 0;
         self.refused.reset();
         self.redirects = 0;
         if due || took >= HELD_LEAST {
@@ -103,74 +146,13 @@ impl Pace {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn gone() -> Failure {
-        Failure::Unreachable(String::new())
-    }
-
-    fn to_leader() -> Failure {
-        Failure::Redirected {
-            why: String::new(),
-            leader: Some(([10, 0, 0, 1], 1).into()),
-        }
-    }
-
-    #[test]
-    fn waits_grow_from_a_fifth_of_a_second_to_half_a_minute() {
-        let mut pace = Pace::new();
-        let waits: Vec<_> = (0..12)
-            .map(|_| pace.after_failure(&gone(), false, u64::MAX).as_millis())
-            .collect();
-        assert_eq!(waits[..4], [200, 400, 800, 1600]);
-        assert_eq!(waits[8..], [30_000; 4]);
-        assert_eq!(
-            pace.after_failure(&gone(), true, u64::MAX),
-            WAIT_PRESSED_MAX
-        );
-        pace.after_answer(HELD_LEAST, false, 0);
-        assert_eq!(
-            pace.after_failure(&gone(), false, u64::MAX).as_millis(),
-            200
-        );
-    }
-
-    #[test]
-    fn one_word_of_a_leader_is_followed_at_once_and_a_ring_of_them_is_not() {
-        let mut pace = Pace::new();
-        assert_eq!(pace.after_failure(&to_leader(), false, 9), Duration::ZERO);
-        assert!(pace.after_failure(&to_leader(), false, u64::MAX) >= Duration::from_millis(200));
-        pace.after_answer(Duration::ZERO, true, 0);
-        assert_eq!(pace.after_failure(&to_leader(), false, 9), Duration::ZERO);
-    }
-
-    #[test]
-    fn empty_answers_that_come_too_soon_are_not_asked_for_in_a_storm() {
-        let mut pace = Pace::new();
-        let soon = Duration::from_millis(1);
-        assert_eq!(pace.after_answer(soon, true, u64::MAX), Duration::ZERO);
-        let total: Duration = (0..20)
-            .map(|_| pace.after_answer(soon, false, u64::MAX))
-            .sum();
-        assert!(total > Duration::from_secs(60), "{total:?}");
-        assert_eq!(
-            pace.after_answer(HELD_LEAST, false, u64::MAX),
-            Duration::ZERO
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn a_wait_that_was_asked_for_is_kept_and_spread(seconds in 0..300_u64, random: u64) {
-            let wait = Some(Duration::from_secs(seconds));
-            let failure = Failure::Busy { why: String::new(), wait };
-            let waits = Pace::new().after_failure(&failure, true, random);
-            prop_assert!(waits >= Duration::from_secs(seconds));
-            prop_assert!(waits <= Duration::from_secs(seconds + seconds / 2 + 1));
-        }
-    }
+/// Spreads 64 random bits evenly over `floor..=ceiling`.
+fn between(floor: Duration, ceiling: Duration, random: u64) -> Duration {
+    floor
+        + ceiling
+            .saturating_sub(floor)
+            .mul_f64(random as f64 / u64::MAX as f64)
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,7 +39,7 @@ pub async fn work(controller: Controller, kept: Kept, host: Arc<dyn Host>) {
         trust: None,
         leader: None,
         pace: Pace::new(),
-        failing: None,
+        failing: Vec::new(),
         cannot_save: false,
         called: None,
         seen: Mark::default(),
@@ -64,8 +64,8 @@ struct Work {
     /// Where the leader answers, as another replica said.
     leader: Option<SocketAddr>,
     pace: Pace,
-    /// The kind of failure that was told last, until there is an answer.
-    failing: Option<Outcome>,
+    /// The kinds of failure that were told, until there is an answer. Several may take turns, as while nobody leads.
+    failing: Vec<Outcome>,
     cannot_save: bool,
     called: Option<Called>,
     /// The mark of the last answer that was taken, and kept for a restart.
@@ -171,7 +171,7 @@ impl Work {
                 return;
             }
             tokio::time::sleep(left.min(self.host.look_every())).await;
-            let connected = self.failing.is_none();
+            let connected = self.failing.is_empty();
             let wants = self.host.look().leave == Leave::Wants && begin.leave == Leave::Stays;
             let must = self.called.is_some_and(|last| self.must_call(last));
             if (connected && must) || wants {
@@ -229,6 +229,7 @@ impl Work {
         let now = self.host.now();
         let Understood { answer, offer } = understood;
         self.host.view().count(Outcome::Answered);
+        self.pace.told_sidecars(answer.sidecars);
         {
             let mut seen = self.host.view().lock();
             seen.last_answer = Some(now);
@@ -237,7 +238,7 @@ impl Work {
                 _ => None,
             };
         }
-        if self.failing.take().is_some() {
+        if !std::mem::take(&mut self.failing).is_empty() {
             tracing::info!("the controller answers again");
         }
         let permit_before = {
@@ -347,7 +348,8 @@ impl Work {
             Failure::Redirected { leader, .. } => *leader,
             _ => None,
         };
-        if self.failing != Some(kind) {
+        if !self.failing.contains(&kind) {
+            self.failing.push(kind);
             if matches!(
                 failure,
                 Failure::Redirected {
@@ -360,7 +362,6 @@ impl Work {
                 tracing::warn!("{failure}; the last good settings stay, and it is called again");
             }
         }
-        self.failing = Some(kind);
         self.pace
             .after_failure(failure, is_pressed, fastrand::u64(..))
     }
