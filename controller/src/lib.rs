@@ -10,6 +10,7 @@ pub mod generated;
 pub mod http;
 pub mod inject;
 pub mod leader;
+mod listen;
 pub mod live;
 pub mod observe;
 mod page;

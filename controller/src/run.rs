@@ -12,7 +12,7 @@ use axum::http::StatusCode;
 use axum::{Json, Router};
 use kube::Client;
 use ringside_api::sync::{HOLD_MILLIS, Refusal, fingerprint_of_trust};
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -22,6 +22,7 @@ use crate::fleet::Fleet;
 use crate::http::{self, Sources};
 use crate::inject::Injection;
 use crate::leader::{self, Candidate, Leadership};
+use crate::listen::listen;
 use crate::live::Live;
 use crate::observe::{self, Seen};
 use crate::serve::{Limits, Server};
@@ -32,10 +33,6 @@ use crate::sync::{self, Sync, Trust};
 
 /// How often it is looked for pods that have fallen silent.
 const SILENCE_LOOKED_FOR_EVERY: Duration = Duration::from_secs(1);
-
-/// Connections that wait to be accepted at most, if the kernel allows as many (`somaxconn`): a restart brings all sidecars at once, and who
-/// finds no place tries again only after a second.
-const BACKLOG: u32 = 4_096;
 
 /// Of a path that is not there so much is repeated.
 const PATH_CHARACTERS_TOLD: usize = 100;
@@ -86,8 +83,8 @@ pub async fn run(
     stop: watch::Receiver<bool>,
     listening: impl FnOnce(Listening),
 ) -> anyhow::Result<()> {
-    let tls = bind(options.listen, "sidecars and webhooks")?;
-    let plain = bind(options.http, "probes and metrics")?;
+    let tls = listen(options.listen, "sidecars and webhooks")?;
+    let plain = listen(options.http, "probes and metrics")?;
     let address = options.address.unwrap_or(tls.local_addr()?);
     listening(Listening {
         tls: tls.local_addr()?,
@@ -185,20 +182,6 @@ pub async fn run(
     tokio::time::sleep(Duration::from_millis(100)).await;
     parts.shutdown().await;
     Ok(())
-}
-
-fn bind(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
-    let listen = || {
-        let socket = match address {
-            SocketAddr::V4(_) => TcpSocket::new_v4(),
-            SocketAddr::V6(_) => TcpSocket::new_v6(),
-        }?;
-        // Where connections of the one before linger still.
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
-    };
-    listen().with_context(|| format!("the listener for {what} cannot be opened at {address}"))
 }
 
 /// A number for a leadership: any but 0.

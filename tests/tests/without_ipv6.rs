@@ -2,11 +2,14 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Command;
 
-use ringside::backend::inject::Denial;
-use ringside_tests::namespaced;
+use ringside::backend::inject::{self, Denial};
+use ringside_tests::processes::Process;
 use ringside_tests::relay::{Kind, Relay, Route, Setup};
+use ringside_tests::setup::program;
 use ringside_tests::traffic::{Pattern, Server, Stream, echo};
+use ringside_tests::{await_some, namespaced};
 use serde_json::Value;
 
 const SAYS: &str = "there is no IPv6 here";
@@ -49,6 +52,43 @@ namespaced!(
         assert_eq!(log.matches(SAYS).count(), 1, "{log}");
     }
 );
+
+namespaced!(the_controller_too_takes_all_addresses_of_ipv4, {
+    let controller = Process::start("the controller", |folder| {
+        // It listens before it asks an API server anything.
+        let kubeconfig = folder.join("kubeconfig");
+        let nobody = "{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c, user: u}}], \
+            clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}], users: [{name: u, user: {}}]}";
+        fs::write(&kubeconfig, nobody).unwrap();
+        let mut command = Command::new(program().with_file_name("ringside-controller"));
+        command
+            .env("KUBECONFIG", kubeconfig)
+            .args([
+                "run",
+                "--listen",
+                "[::]:0",
+                "--http",
+                "[::]:0",
+                "--ports-file",
+            ])
+            .arg(folder.join("ports"));
+        inject::deny(&mut command, Denial::Ipv6).unwrap();
+        command
+    });
+    let ports: Value = await_some("the controller to listen", || {
+        let text = fs::read_to_string(controller.folder().join("ports")).ok()?;
+        serde_json::from_str(&text).ok()
+    });
+    for listener in ["tls", "http"] {
+        let address = ports[listener].as_str().unwrap();
+        assert!(address.starts_with("0.0.0.0:"), "{listener}: {address}");
+    }
+    assert_eq!(
+        controller.log().matches(SAYS).count(),
+        2,
+        "for each listener"
+    );
+});
 
 namespaced!(an_address_that_somebody_wants_is_not_another_one, {
     let server = Server::tcp("127.0.0.1:0", echo);
