@@ -7,6 +7,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use ringside_controller::admission::configuration::{Reach, Webhooks};
 use ringside_controller::generated::roles;
@@ -71,7 +72,9 @@ impl<'s> Installation<'s> {
                 runtime.block_on(async {
                     let client = server.client();
                     let (namespace, account) = (&names.namespace, &names.service);
-                    identity::token(&client, namespace, account, API_AUDIENCE, None).await
+                    let life = Duration::from_secs(4 * 3600);
+                    identity::token_living(&client, namespace, account, API_AUDIENCE, None, life)
+                        .await
                 })
             });
             let token = asking.join().expect("asking for a token does not panic");

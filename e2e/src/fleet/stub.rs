@@ -7,7 +7,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ringside::pressure::leave::{Leaving, Rule, Stand};
 use ringside::settings::Assignment;
@@ -46,6 +46,25 @@ impl Speaker {
     }
 }
 
+/// How a stub lives.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// How often it sees whether something has to be told at once.
+    pub looks_every: Duration,
+    /// Whether it has a volume to keep what it was told. Thousands would write to one disk what they write to as many.
+    pub keeps: bool,
+}
+
+impl Default for Manner {
+    /// As a real one.
+    fn default() -> Self {
+        Self {
+            looks_every: Duration::from_millis(50),
+            keeps: true,
+        }
+    }
+}
+
 /// A stubbed sidecar, silent when dropped.
 #[derive(Debug)]
 pub struct Stub {
@@ -62,8 +81,20 @@ pub struct Stubbed {
     is_pressed: AtomicBool,
     /// Leaves without asking, as no sidecar should.
     is_lawless: AtomicBool,
-    runs: Mutex<(Option<Assignment>, Option<RefusedOffer>)>,
+    /// Whether it would be ready without pressure.
+    is_ready: AtomicBool,
+    looks_every: Duration,
+    runs: Mutex<Runs>,
     view: View,
+}
+
+/// What runs, and what was refused.
+#[derive(Debug, Default)]
+struct Runs {
+    assignment: Option<Assignment>,
+    /// Since when it runs that.
+    since: Option<Instant>,
+    refused: Option<RefusedOffer>,
 }
 
 impl Stub {
@@ -72,6 +103,14 @@ impl Stub {
     /// # Panics
     /// Without a folder.
     pub fn start(runtime: &Handle, speaker: &Speaker) -> Self {
+        Self::start_as(runtime, speaker, Manner::default())
+    }
+
+    /// As [`start`](Self::start), in another manner.
+    ///
+    /// # Panics
+    /// Without a folder.
+    pub fn start_as(runtime: &Handle, speaker: &Speaker, manner: Manner) -> Self {
         let volumes = tempfile::tempdir().expect("a folder for a pod");
         speaker.write(volumes.path());
         let controller = Controller {
@@ -81,7 +120,7 @@ impl Stub {
             connect_to: Some(speaker.connect_to),
             pod: speaker.pod.clone(),
             pod_files: volumes.path().join("files"),
-            state: Some(volumes.path().join("state")),
+            state: manner.keeps.then(|| volumes.path().join("state")),
         };
         let kept = first(&controller).kept;
         let process = Arc::new(Stubbed {
@@ -89,6 +128,8 @@ impl Stub {
             leaving: Mutex::new(Leaving::new(Rule::Asked, kept.permit)),
             is_pressed: AtomicBool::new(false),
             is_lawless: AtomicBool::new(false),
+            is_ready: AtomicBool::new(true),
+            looks_every: manner.looks_every,
             runs: Mutex::default(),
             view: View::default(),
         });
@@ -135,7 +176,23 @@ impl Stubbed {
 
     /// Whether it runs what it was last offered.
     pub fn runs_an_offer(&self) -> bool {
-        self.lock_runs().0.is_some()
+        self.runs_since().is_some()
+    }
+
+    /// Since when it has run what it runs; `None` while it runs nothing.
+    pub fn runs_since(&self) -> Option<Instant> {
+        self.lock_runs().since
+    }
+
+    /// Since when its connection is there.
+    pub fn connected_since(&self) -> Option<Instant> {
+        let (_, since) = self.view.seen().connected?;
+        Some(self.epoch + Duration::from_nanos(since.as_nanos()))
+    }
+
+    /// Ready, or not any more, for another reason than pressure.
+    pub fn flip(&self) {
+        self.is_ready.fetch_xor(true, Ordering::SeqCst);
     }
 
     fn stand(&self) -> Stand {
@@ -148,7 +205,11 @@ impl Stubbed {
         stand
     }
 
-    fn lock_runs(&self) -> MutexGuard<'_, (Option<Assignment>, Option<RefusedOffer>)> {
+    fn is_ready(&self) -> bool {
+        self.is_ready.load(Ordering::SeqCst)
+    }
+
+    fn lock_runs(&self) -> MutexGuard<'_, Runs> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -166,14 +227,18 @@ impl Host for Stubbed {
         Time::ZERO.saturating_add(self.epoch.elapsed())
     }
 
+    fn look_every(&self) -> Duration {
+        self.looks_every
+    }
+
     fn look(&self) -> Look {
         let leave = leave(&self.stand());
         Look {
-            ready: leave != Leave::Away,
-            cause: if leave == Leave::Stays {
-                "ready"
-            } else {
-                "pressed"
+            ready: leave != Leave::Away && self.is_ready(),
+            cause: match leave {
+                Leave::Stays if self.is_ready() => "ready",
+                Leave::Stays => "flipped",
+                _ => "pressed",
             },
             leave,
             backend: "ring",
@@ -184,7 +249,7 @@ impl Host for Stubbed {
     fn state(&self) -> State {
         let leave = leave(&self.stand());
         State {
-            ready: leave != Leave::Away,
+            ready: leave != Leave::Away && self.is_ready(),
             leave,
             pushback_percent: if leave == Leave::Stays { 0 } else { 100 },
             pushed_back_for_millis: (leave != Leave::Stays).then_some(300),
@@ -199,19 +264,25 @@ impl Host for Stubbed {
 
     fn runs(&self) -> (String, Option<RefusedOffer>) {
         let runs = self.lock_runs();
-        let hash = runs.0.as_ref().map(|runs| runs.assigned.hash.clone());
-        (hash.unwrap_or_default(), runs.1.clone())
+        let hash = runs.assignment.as_ref();
+        let hash = hash.map(|runs| runs.assigned.hash.clone());
+        (hash.unwrap_or_default(), runs.refused.clone())
     }
 
     fn take(&self, offered: Result<Assignment, RefusedOffer>) -> bool {
         let mut runs = self.lock_runs();
         match offered {
             Ok(offered) => {
-                *runs = (Some(offered), None);
+                let hash = |runs: &Assignment| runs.assigned.hash.clone();
+                if runs.assignment.as_ref().map(hash) != Some(hash(&offered)) {
+                    runs.since = Some(Instant::now());
+                }
+                runs.assignment = Some(offered);
+                runs.refused = None;
                 true
             }
             Err(refused) => {
-                runs.1 = Some(refused);
+                runs.refused = Some(refused);
                 false
             }
         }

@@ -1,90 +1,65 @@
 //! All sidecars together: started, watched until they are where they should be, made to change.
 //!
-//! It owns their tasks and the folder of their tokens; all end with it.
+//! It owns them, and they end with it.
 
-use std::fs;
-use std::os::unix::fs::symlink;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::Secret;
-use kube::Api;
-use ringside::settings::controller::{self, Kept};
 use ringside_e2e::apiserver::ApiServer;
-use tempfile::TempDir;
-use tokio::task::JoinSet;
+use ringside_e2e::fleet::stub::{Manner, Speaker, Stub, Stubbed};
+use ringside_e2e::installation::{Controller, Installation};
 
-use crate::controller::Controller;
 use crate::pods::Made;
-use crate::sidecar::Sidecar;
 
 /// How long anything is waited for.
 const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Which looks more rarely than a real one, of which there is one in a process, and shares no disk with thousands.
+const MANNER: Manner = Manner {
+    looks_every: Duration::from_secs(1),
+    keeps: false,
+};
 
 /// Sidecars that change in a second while they flap.
 const FLAPS_PER_SECOND: usize = 100;
 
 pub(crate) struct Fleet {
-    sidecars: Vec<Arc<Sidecar>>,
-    ca: Vec<u8>,
-    _tasks: JoinSet<()>,
-    _folder: TempDir,
+    sidecars: Vec<Arc<Stubbed>>,
+    ca: String,
+    _stubs: Vec<Stub>,
 }
 
 impl Fleet {
     /// Starts a sidecar for each pod, all at once.
-    pub(crate) async fn start(
-        server: &ApiServer,
+    pub(crate) fn start(
+        installation: &Installation<'_>,
         controller: &Controller,
-        release: &str,
         pods: Vec<Made>,
     ) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let secrets: Api<Secret> = Api::namespaced(server.client(), release);
-        let secret = secrets.get("ringside-controller-tls").await;
-        let data = secret.expect("the controller's certificates").data;
-        let ca = data
-            .and_then(|mut data| data.remove("ca.crt"))
-            .expect("its CA");
-        fs::write(folder.path().join("ca.pem"), &ca.0).expect("the CA is written");
-        let epoch = Instant::now();
-        let (mut sidecars, mut tasks) = (Vec::new(), JoinSet::new());
-        for (index, Made { identity, token }) in pods.into_iter().enumerate() {
-            let own = folder.path().join(index.to_string());
-            fs::create_dir(&own).expect("a folder of its own");
-            fs::write(own.join("token"), token).expect("its token is written");
-            symlink("../ca.pem", own.join("ca.pem")).expect("its CA is there");
-            let controller = controller::Controller {
-                address: format!("https://{}", controller.tls)
-                    .parse()
-                    .expect("an address of a controller"),
-                connect_to: Some(controller.tls),
-                pod: identity,
-                pod_files: own,
-                state: None,
-            };
-            let sidecar = Arc::new(Sidecar::new(epoch));
-            tasks.spawn(controller::work(
-                controller,
-                Kept::default(),
-                sidecar.clone(),
-            ));
-            sidecars.push(sidecar);
-        }
+        let ca = installation.ca_pem();
+        let runtime = tokio::runtime::Handle::current();
+        let speakers = pods.into_iter().map(|Made { identity, token }| Speaker {
+            pod: identity,
+            token,
+            ca: ca.clone(),
+            connect_to: controller.tls,
+        });
+        let stubs: Vec<Stub> = speakers
+            .map(|speaker| Stub::start_as(&runtime, &speaker, MANNER))
+            .collect();
         Self {
-            sidecars,
-            ca: ca.0,
-            _tasks: tasks,
-            _folder: folder,
+            sidecars: stubs.iter().map(Stub::process).collect(),
+            ca,
+            _stubs: stubs,
         }
     }
 
     /// By which the controller is trusted, in PEM.
-    pub(crate) fn ca(&self) -> &[u8] {
+    pub(crate) fn ca(&self) -> &str {
         &self.ca
     }
 
-    async fn until(&self, what: &str, holds: impl Fn(&Sidecar) -> bool) {
+    async fn until(&self, what: &str, holds: impl Fn(&Stubbed) -> bool) {
         let begin = Instant::now();
         loop {
             let holding = self
@@ -106,7 +81,7 @@ impl Fleet {
 
     /// Waits until all have a connection that was made after `begin`, and an answer on it or a call that is held.
     pub(crate) async fn all_connected_since(&self, begin: Instant) {
-        let connected = |sidecar: &Sidecar| sidecar.connected_since().is_some_and(|at| at > begin);
+        let connected = |sidecar: &Stubbed| sidecar.connected_since().is_some_and(|at| at > begin);
         self.until("are connected", connected).await;
     }
 
@@ -141,7 +116,7 @@ impl Fleet {
             "{{apiVersion: ringside.dev/v1alpha1, kind: ClusterRelayPolicy, metadata: {{name: default}}, spec: {{batch: {{max: {batch}}}}}}}"
         ));
         let applied = Instant::now();
-        let runs = |sidecar: &Sidecar| sidecar.runs_since().is_some_and(|since| since > begin);
+        let runs = |sidecar: &Stubbed| sidecar.runs_since().is_some_and(|since| since > begin);
         self.until("run the change", runs).await;
         let since = self
             .sidecars

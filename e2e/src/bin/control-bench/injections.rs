@@ -20,18 +20,18 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use crate::controller::Controller;
+use ringside_e2e::installation::Controller;
 
 /// Asks `per_second` times a second; returns how many seconds each answer took, and how many questions had none.
 pub(crate) async fn at(
     controller: &Controller,
-    ca: &[u8],
+    ca: &str,
     namespace: &str,
     per_second: u32,
     duration: Duration,
 ) -> (Vec<f64>, usize) {
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(ca) {
+    for certificate in CertificateDer::pem_slice_iter(ca.as_bytes()) {
         roots.add(certificate.expect("PEM")).expect("a CA");
     }
     let mut tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))

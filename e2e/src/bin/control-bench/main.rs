@@ -1,23 +1,24 @@
 //! `make bench-control`: one controller with thousands of sidecars, against a real API server: memory, CPU, how fast a change is live, how a
 //! restart goes, how fast pods are injected, how often statuses are written, how long policies take from cold.
 //!
-//! It owns the order of the measurements and the table. The sidecars are the sidecar's own client ([`ringside::settings::controller`]),
+//! It owns the order of the measurements and the table. The sidecars are the sidecar's own client ([`ringside_e2e::fleet::stub`]),
 //! thousands of them in this process, each with its own pod, token and TLS connection; only what a relay would tell of itself is made up.
 
-mod controller;
 mod fleet;
 mod injections;
 mod pods;
-mod sidecar;
+mod usage;
 
 use std::time::{Duration, Instant};
 
 use ringside_e2e::apiserver::ApiServer;
 use ringside_e2e::definitions::install;
+use ringside_e2e::installation::{Controller, Installation};
+use ringside_tests::processes::free_port;
 use tokio::runtime::Builder;
 
-use controller::Controller;
 use fleet::Fleet;
+use usage::Usage;
 
 /// Namespaces; each has a policy, and its share of the pods.
 const NAMESPACES: usize = 10;
@@ -78,7 +79,7 @@ async fn measure(server: &ApiServer, sidecars: usize, idle: Duration) -> Vec<Row
     let namespaces: Vec<_> = (0..NAMESPACES)
         .map(|index| server.namespace(&format!("fleet-{index}")))
         .collect();
-    let release = server.namespace("release");
+    let installation = Installation::new(server);
     for namespace in &namespaces {
         namespace.apply(&policy("web", "web", 64));
     }
@@ -89,10 +90,10 @@ async fn measure(server: &ApiServer, sidecars: usize, idle: Duration) -> Vec<Row
         begin.elapsed().as_secs_f64()
     );
 
-    let controller = Controller::start(server, release.name());
-    let empty = controller.usage();
+    let controller = started(&installation, free_port());
+    let empty = Usage::of(&controller.process);
     let begin = Instant::now();
-    let fleet = Fleet::start(server, &controller, release.name(), pods).await;
+    let fleet = Fleet::start(&installation, &controller, pods);
     fleet.all_connected_since(begin).await;
     let all = begin.elapsed().as_secs_f64();
     row(
@@ -104,9 +105,9 @@ async fn measure(server: &ApiServer, sidecars: usize, idle: Duration) -> Vec<Row
 
     // Long enough for what the beginning left behind to be over.
     tokio::time::sleep(Duration::from_secs(45)).await;
-    let before = controller.usage();
+    let before = Usage::of(&controller.process);
     tokio::time::sleep(idle).await;
-    let after = controller.usage();
+    let after = Usage::of(&controller.process);
     let core = after.cpu_since(&before);
     row(
         "CPU when nothing changes",
@@ -160,10 +161,10 @@ async fn measure(server: &ApiServer, sidecars: usize, idle: Duration) -> Vec<Row
         ),
     );
 
-    let before = controller.metric("ringside_controller_status_writes_total");
-    let cpu = controller.usage();
+    let before = metric(&controller, "ringside_controller_status_writes_total");
+    let cpu = Usage::of(&controller.process);
     let flaps = fleet.flap(Duration::from_secs(120)).await;
-    let written = controller.metric("ringside_controller_status_writes_total") - before;
+    let written = metric(&controller, "ringside_controller_status_writes_total") - before;
     let each = written / (NAMESPACES + 1) as f64 / 2.0;
     row(
         "statuses written while sidecars come and go",
@@ -171,10 +172,10 @@ async fn measure(server: &ApiServer, sidecars: usize, idle: Duration) -> Vec<Row
         format!(
             "{each:.1} a minute and policy, at {:.0} changes a second; {:.2} of a core",
             flaps as f64 / 120.0,
-            controller.usage().cpu_since(&cpu)
+            Usage::of(&controller.process).cpu_since(&cpu)
         ),
     );
-    let settled = controller.usage();
+    let settled = Usage::of(&controller.process);
     row(
         "resident memory after all of that",
         "at most 256 MiB",
@@ -187,15 +188,15 @@ async fn measure(server: &ApiServer, sidecars: usize, idle: Duration) -> Vec<Row
     let (mut controller, mut restarts) = (controller, Vec::new());
     for (how, signal) in [("asked to end", libc::SIGTERM), ("killed", libc::SIGKILL)] {
         let reviews = "ringside_controller_token_reviews_total";
-        controller.end(signal);
+        end(&mut controller, signal);
         let begin = Instant::now();
-        controller = Controller::start_at(server, release.name(), controller.tls);
+        controller = started(&installation, controller.tls.port());
         fleet.all_connected_since(begin).await;
         let all = begin.elapsed().as_secs_f64();
         restarts.push(format!(
             "{how}: {all:.1} s; {}, {:.0} TokenReviews",
             fleet.storm(begin),
-            controller.metric(reviews)
+            metric(&controller, reviews)
         ));
     }
     row(
@@ -206,10 +207,13 @@ async fn measure(server: &ApiServer, sidecars: usize, idle: Duration) -> Vec<Row
     row(
         "resident memory after the restart",
         "at most 256 MiB",
-        format!("at most {:.0} MiB", controller.usage().resident_most_mib),
+        format!(
+            "at most {:.0} MiB",
+            Usage::of(&controller.process).resident_most_mib
+        ),
     );
 
-    controller.end(libc::SIGTERM);
+    end(&mut controller, libc::SIGTERM);
     let each = 1_000 / NAMESPACES;
     for namespace in &namespaces {
         let all: Vec<_> = (0..each)
@@ -218,7 +222,7 @@ async fn measure(server: &ApiServer, sidecars: usize, idle: Duration) -> Vec<Row
         namespace.apply(&all.join("\n---\n"));
     }
     let begin = Instant::now();
-    let controller = Controller::start_at(server, release.name(), controller.tls);
+    let controller = started(&installation, controller.tls.port());
     let took = pods::policies_have_status(server, NAMESPACES * (each + 1), begin).await;
     row(
         "1,000 policies from cold",
@@ -230,6 +234,23 @@ async fn measure(server: &ApiServer, sidecars: usize, idle: Duration) -> Vec<Row
     );
     drop(controller);
     rows
+}
+
+/// A replica that has read the cluster.
+fn started(installation: &Installation<'_>, port: u16) -> Controller {
+    let controller = installation.start_at(port, "bench");
+    controller.await_ready();
+    controller
+}
+
+fn end(controller: &mut Controller, signal: i32) {
+    controller.process.signal(signal);
+    controller.process.await_end();
+}
+
+fn metric(controller: &Controller, name: &str) -> f64 {
+    let metrics = controller.metrics().expect("the controller's metrics");
+    metrics.sum(name, &[])
 }
 
 fn policy(name: &str, app: &str, batch: u32) -> String {
