@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 
 use crate::fleet::ObservedPod;
 use crate::inject::CONTAINER_NAME;
-use crate::policies::{Name, SeenStatus, name_of};
+use crate::policies::{Name, Policies, SeenStatus, name_of};
 use crate::status::uninjected::{self, Uninjected, Why};
 use crate::sync::Sync;
 
@@ -64,18 +64,22 @@ impl Seen {
 
 /// Watches RelayPolicies, for ever.
 pub async fn policies(client: Client, sync: Arc<Sync>, seen: Arc<Seen>) {
-    let apply = |policy: Guarded<RelayPolicy>| {
+    let apply = |policy: Guarded<RelayPolicy>, is_listed: bool| {
         let (metadata, problem) = (policy.0.meta().clone(), policy.problem());
         let status = policy.status(|policy| policy.status.clone());
         let mut fleet = sync.fleet();
         if fleet.take_status(&metadata, status.clone()) {
             return;
         }
-        let namespace = metadata.namespace.as_deref();
-        fleet.change_policies(namespace, |policies| match (policy.0.0, problem) {
+        let change = |policies: &mut Policies| match (policy.0.0, problem) {
             (Ok(policy), _) => policies.set(&policy),
             (Err(_), problem) => policies.set_unreadable(&metadata, problem),
-        });
+        };
+        if is_listed {
+            fleet.list_policies(change);
+        } else {
+            fleet.change_policies(metadata.namespace.as_deref(), change);
+        }
         fleet.take_status(&metadata, status);
     };
     let remove = |name: &Name| {
@@ -91,11 +95,12 @@ pub async fn policies(client: Client, sync: Arc<Sync>, seen: Arc<Seen>) {
     };
     watch(
         Api::all(client),
-        Config::default(),
         "RelayPolicies",
         apply,
         remove,
         known,
+        // Once, rather than every pod for each policy.
+        || sync.fleet().judge_all(),
         &seen.policies,
     )
     .await;
@@ -103,7 +108,7 @@ pub async fn policies(client: Client, sync: Arc<Sync>, seen: Arc<Seen>) {
 
 /// Watches the ClusterRelayPolicy, for ever.
 pub async fn cluster_policy(client: Client, sync: Arc<Sync>, seen: Arc<Seen>) {
-    let apply = |policy: Guarded<ClusterRelayPolicy>| {
+    let apply = |policy: Guarded<ClusterRelayPolicy>, _| {
         let (metadata, problem) = (policy.0.meta().clone(), policy.problem());
         let status = policy.status(|policy| policy.status.clone());
         let mut fleet = sync.fleet();
@@ -126,11 +131,11 @@ pub async fn cluster_policy(client: Client, sync: Arc<Sync>, seen: Arc<Seen>) {
     };
     watch(
         Api::all(client),
-        Config::default(),
         "ClusterRelayPolicies",
         apply,
         remove,
         known,
+        || {},
         &seen.cluster,
     )
     .await;
@@ -161,29 +166,30 @@ impl<K: Resource> Guarded<K> {
 
 async fn watch<K>(
     api: Api<DeserializeGuard<K>>,
-    config: Config,
     what: &str,
-    mut apply: impl FnMut(Guarded<K>),
+    mut apply: impl FnMut(Guarded<K>, bool),
     mut remove: impl FnMut(&Name),
     known: impl Fn() -> HashSet<Name>,
+    listed_all: impl Fn(),
     seen: &AtomicBool,
 ) where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let mut listed = HashSet::new();
-    let events = watcher(api, config).default_backoff();
+    let events = watcher(api, Config::default()).default_backoff();
     futures_util::pin_mut!(events);
     while let Some(event) = events.next().await {
         match event {
-            Ok(Event::Apply(object)) => apply(Guarded(object)),
+            Ok(Event::Apply(object)) => apply(Guarded(object), false),
             Ok(Event::Delete(object)) => remove(&name_of(object.meta())),
             Ok(Event::Init) => listed.clear(),
             Ok(Event::InitApply(object)) => {
                 listed.insert(name_of(object.meta()));
-                apply(Guarded(object));
+                apply(Guarded(object), true);
             }
             Ok(Event::InitDone) => {
                 known().difference(&listed).for_each(&mut remove);
+                listed_all();
                 seen.store(true, Ordering::Relaxed);
             }
             Err(error) => tracing::warn!("watching {what} failed, and is tried again: {error}"),

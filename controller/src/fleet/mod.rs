@@ -131,6 +131,16 @@ impl Fleet {
         self.settle();
     }
 
+    /// Changes policies as one of many in a list, whose pods are judged once at its end, by [`judge_all`](Self::judge_all).
+    pub fn list_policies(&mut self, change: impl FnOnce(&mut Policies)) {
+        change(&mut self.policies);
+    }
+
+    /// Works out anew what every pod obeys.
+    pub fn judge_all(&mut self) {
+        self.change_policies(None, |_| {});
+    }
+
     /// What policies assign to a pod that is about to be: nothing where the policy that it would obey is not accepted.
     pub fn assigned(&mut self, namespace: &str, pod: &PodFacts<'_>) -> Assigned {
         let policy = self
