@@ -1,6 +1,6 @@
 # What a user runs. `make demo` is the main job, `make test` the proof; both set up what they need.
 
-.PHONY: demo build test bench denial soak simulate coverage manifests fuzz deny sbom miri threads apiserver
+.PHONY: demo build test bench denial soak simulate coverage manifests fuzz deny sbom miri threads apiserver bench-control
 
 # A relay, an application and load on this machine, with a kernel that pushes back half-way: about 30 s.
 demo: build
@@ -21,6 +21,12 @@ apiserver:
 bench:
 	@cargo build --release --quiet --package ringside --package ringside-bench
 	@target/release/ringside-load compare --ringside-settings file
+
+# One controller with SIDECARS (10,000) at a real API server: memory, CPU, changes, injections, statuses, restarts; about 15 minutes.
+bench-control:
+	@e2e/kubernetes/build
+	@cargo build --release --quiet --package ringside --package ringside-controller --package ringside-e2e --bins
+	@SIDECARS="$(SIDECARS)" IDLE_SECONDS="$(IDLE_SECONDS)" target/release/control-bench
 
 # How much slower others' answers become under each attack of the denial tests, beside what the attack costs the machine: about 8
 # minutes. Fails where the relay makes them more than twice as slow. The table is target/denial.md.

@@ -202,6 +202,25 @@ fn a_policy_is_live_in_a_pod_that_the_webhook_gave_its_sidecar() {
         ]);
         shop.kubectl(&["wait", "rlp/web", "--for=condition=Ready", "--timeout=60s"]);
 
+        // The page for people, and what it is made of.
+        let page = http::get(controller.http, "/").unwrap();
+        assert!(page.status == 200 && page.body.contains("<title>Ringside controller</title>"));
+        let told = http::get(controller.http, "/statusz").unwrap();
+        let told: Value = serde_json::from_str(&told.body).unwrap();
+        let of = |list: &str| told[list].as_array().unwrap()[0].clone();
+        assert_eq!(
+            (told["leads"].as_bool(), &told["podsInAll"]),
+            (Some(true), &json!(1))
+        );
+        assert_eq!(
+            (&of("policies")["name"], &of("policies")["ready"]),
+            (&json!("web"), &json!(1))
+        );
+        assert_eq!(
+            (&of("pods")["name"], &of("pods")["state"]),
+            (&json!(name), &json!("ready"))
+        );
+
         // A change is live while the connection stays.
         let begin = Instant::now();
         apply(
