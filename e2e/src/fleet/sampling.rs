@@ -336,7 +336,7 @@ mod tests {
         let found = peak(both.iter().chain([&third]), Duration::ZERO);
         assert_eq!(found.certain, 2);
         assert_eq!(
-            peak(both.iter().chain([&third]), at(24)).certain,
+            peak(both.iter().chain([&third]), at(21)).certain,
             2,
             "still away"
         );
