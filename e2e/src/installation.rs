@@ -62,13 +62,13 @@ impl<'s> Installation<'s> {
                 server.try_kubectl(&question).status.success()
             });
         }
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("a runtime to ask for a token");
         // Not within the caller's runtime, if there is one.
         let token = std::thread::scope(|scope| {
             let asking = scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .expect("a runtime to ask for a token");
                 runtime.block_on(async {
                     let client = server.client();
                     let (namespace, account) = (&names.namespace, &names.service);
