@@ -73,9 +73,8 @@ async fn readyz(State(sources): State<Sources>) -> Response {
 fn judge(sources: &Sources, name: &Name) -> Option<(bool, String)> {
     let fleet = sources.sync.fleet();
     let verdict = fleet.policies().verdict(name)?;
-    let summary = fleet.summary(name, sources.sync.now());
+    let said = crate::status::readiness(&fleet, name, sources.sync.now());
     drop(fleet);
-    let said = crate::status::conditions::readiness(&summary);
     let told = match verdict.problem {
         Some(problem) => format!("{}; not accepted: {problem}", said.1),
         None => said.1,

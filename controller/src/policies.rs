@@ -13,6 +13,8 @@ use ringside_api::resources::{
 use ringside_api::sync::{Assigned, Offer};
 use ringside_api::{Layers, Patch, Source};
 
+use crate::admission::check_syntax;
+
 /// The name of the one ClusterRelayPolicy that applies.
 pub const CLUSTER_POLICY: &str = "default";
 
@@ -52,6 +54,8 @@ pub struct Assignment {
 /// Whether a policy is accepted, and what was seen of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
+    /// Which object it is: another one may come under its name.
+    pub uid: String,
     /// Its generation.
     pub generation: i64,
     /// Why it is not accepted: a sentence for each problem.
@@ -74,7 +78,8 @@ impl Policies {
     /// Takes a RelayPolicy as it is now.
     pub fn set(&mut self, policy: &RelayPolicy) {
         let spec = &policy.spec;
-        let (selector, problem) = match spec.pod_selector.as_ref().map(selector).transpose() {
+        let read = |wanted| check_syntax(wanted).and_then(|()| selector(wanted));
+        let (selector, problem) = match spec.pod_selector.as_ref().map(read).transpose() {
             Ok(selector) => (selector, None),
             Err(problem) => (None, Some(problem)),
         };
@@ -196,9 +201,10 @@ impl Policies {
         let problem = match &policy.problem {
             Some(problem) => Some(problem.clone()),
             None if name.0.is_empty() => self.merged(None).err(),
-            None => self.merged(Some(policy)).err(),
+            None => merged(&self.layers_of_accepted(Some(policy))).err(),
         };
         Some(Verdict {
+            uid: policy.uid.clone().unwrap_or_default(),
             generation: policy.generation,
             problem,
         })
@@ -263,6 +269,25 @@ impl Policies {
         }
     }
 
+    /// What a pod of a namespace that is about to be gets: what is assigned to those that run; but where that is only that they keep what
+    /// they have, its own policy over the ClusterRelayPolicy, as far as each is accepted.
+    pub fn first_assignment(&mut self, namespace: &str, policy: &str) -> Assigned {
+        if let Offer::Run(assigned) = &self.assignment(namespace, policy).offer {
+            return (**assigned).clone();
+        }
+        let key = (namespace.to_owned(), policy.to_owned());
+        let accepted = |verdict: Verdict| verdict.problem.is_none();
+        let policy = self
+            .find(&key)
+            .filter(|_| self.verdict(&key).is_some_and(accepted));
+        let layers = self.layers_of_accepted(policy);
+        Assigned {
+            hash: layers.hash(),
+            policy: policy.map(|_| key.1).unwrap_or_default(),
+            layers,
+        }
+    }
+
     /// What the ClusterRelayPolicy sets; nothing where there is none, or none that is accepted.
     pub fn cluster_patch(&self) -> Patch {
         let name = (String::new(), CLUSTER_POLICY.to_owned());
@@ -287,6 +312,14 @@ impl Policies {
             .collect()
     }
 
+    /// A policy over the ClusterRelayPolicy if that one is accepted by itself: what is wrong with it is told of it alone.
+    fn layers_of_accepted(&self, policy: Option<&Policy>) -> Layers {
+        Layers {
+            cluster: self.cluster_patch(),
+            policy: policy.map(|policy| policy.patch).unwrap_or_default(),
+        }
+    }
+
     fn layers(&self, policy: Option<&Policy>) -> Layers {
         let patch = |policy: Option<&Policy>| policy.map(|policy| policy.patch).unwrap_or_default();
         Layers {
@@ -295,25 +328,29 @@ impl Policies {
         }
     }
 
-    /// The share of pods that may be unready by the merged settings, or all that is wrong with them.
     fn merged(&self, policy: Option<&Policy>) -> Result<u32, String> {
-        let resolved = self.layers(policy).resolve(None).map_err(|violations| {
-            let sentence = |violation: &ringside_api::Violation| {
-                let set_by = match violation.source_of_value {
-                    // The field itself may be nobody's; the rule that it breaks is with one that somebody set.
-                    Source::Default => String::new(),
-                    source => format!(" (set by the {source})"),
-                };
-                format!("{violation}{set_by}")
-            };
-            violations
-                .iter()
-                .map(sentence)
-                .collect::<Vec<_>>()
-                .join("; ")
-        })?;
-        Ok(resolved.settings.readiness.max_unready_percent)
+        merged(&self.layers(policy))
     }
+}
+
+/// The share of pods that may be unready by the merged settings, or all that is wrong with them.
+fn merged(layers: &Layers) -> Result<u32, String> {
+    let resolved = layers.resolve(None).map_err(|violations| {
+        let sentence = |violation: &ringside_api::Violation| {
+            let set_by = match violation.source_of_value {
+                // The field itself may be nobody's; the rule that it breaks is with one that somebody set.
+                Source::Default => String::new(),
+                source => format!(" (set by the {source})"),
+            };
+            format!("{violation}{set_by}")
+        };
+        violations
+            .iter()
+            .map(sentence)
+            .collect::<Vec<_>>()
+            .join("; ")
+    })?;
+    Ok(resolved.settings.readiness.max_unready_percent)
 }
 
 impl Policy {

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::admission;
-use crate::certificates::{Keeper, Managed, Setup, Terms, Webhooks};
+use crate::certificates::{Handle, Keeper, Managed, Setup, Terms, Webhooks};
 use crate::fleet::Fleet;
 use crate::http::{self, Sources};
 use crate::inject::Injection;
@@ -30,6 +30,9 @@ use crate::status::uninjected::Uninjected;
 use crate::status::writer::{Writer, Written};
 use crate::sync::identity::Identities;
 use crate::sync::{self, Sync, Trust};
+
+/// How often it is looked for a first certificate, if nobody tells of one.
+const CERTIFICATE_LOOK: Duration = Duration::from_millis(250);
 
 /// How often it is looked for pods that have fallen silent.
 const SILENCE_LOOKED_FOR_EVERY: Duration = Duration::from_secs(1);
@@ -129,7 +132,7 @@ pub async fn run(
 
     let mut parts = JoinSet::new();
     parts.spawn(keeper.run(stop.clone()));
-    parts.spawn(server.serve(tls, stop.clone()));
+    parts.spawn(serve_tls(server, tls, certificates.clone(), stop.clone()));
     parts.spawn(serve_plain(plain, http::router(sources), stop.clone()));
     parts.spawn(observe::policies(
         client.clone(),
@@ -189,6 +192,20 @@ fn session() -> u64 {
     fastrand::u64(1..)
 }
 
+/// Once there is a certificate to show: without one sidecars would take it for somebody else. Until then they wait in the backlog.
+async fn serve_tls(
+    server: Server,
+    listener: TcpListener,
+    certificates: Handle,
+    stop: watch::Receiver<bool>,
+) {
+    let mut changed = certificates.changed();
+    while !certificates.is_ready() && !*stop.borrow() {
+        let _ = tokio::time::timeout(CERTIFICATE_LOOK, changed.changed()).await;
+    }
+    server.serve(listener, stop).await;
+}
+
 async fn serve_plain(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
     let stopped = async move {
         let _ = stop.wait_for(|stop| *stop).await;
@@ -228,7 +245,8 @@ async fn follow_leadership(
     loop {
         let is_leading = *led.borrow_and_update() == Leadership::Leads;
         if is_leading && !*leads.borrow() {
-            sync.fleet().lead(session());
+            let now = sync.now();
+            sync.fleet().lead(session(), now);
         }
         leads.send_if_modified(|was| std::mem::replace(was, is_leading) != is_leading);
         if led.changed().await.is_err() {

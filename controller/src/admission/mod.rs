@@ -24,6 +24,7 @@ use crate::inject::{Injected, Injection};
 pub use mutate::mutate;
 pub use review::Unanswerable;
 pub use routes::{BODY_BYTES_MOST, INJECT_PATH, VALIDATE_PATH, router};
+pub(crate) use selector::check_syntax;
 pub use validate::validate;
 
 /// What decides which settings a pod gets.

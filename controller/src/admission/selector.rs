@@ -11,7 +11,7 @@ const LABEL_BYTES_MAX: usize = 63;
 const PREFIX_BYTES_MAX: usize = 253;
 
 /// Checks every label of a selector.
-pub(super) fn check_syntax(selector: &LabelSelector) -> Result<(), String> {
+pub(crate) fn check_syntax(selector: &LabelSelector) -> Result<(), String> {
     for (key, value) in selector.match_labels.iter().flatten() {
         check_key("podSelector.matchLabels", key)?;
         check_value("podSelector.matchLabels", value)?;

@@ -51,6 +51,8 @@ pub enum Turn {
 #[derive(Debug)]
 pub struct Fleet {
     session: u64,
+    /// When this leadership began; `None` before the first.
+    led_at: Option<Duration>,
     /// How long a call is held when there is nothing to say.
     hold: Duration,
     policies: Policies,
@@ -70,6 +72,7 @@ impl Fleet {
     pub fn new(session: u64, hold: Duration) -> Self {
         Self {
             session,
+            led_at: None,
             hold,
             policies: Policies::default(),
             pods: HashMap::new(),
@@ -85,8 +88,9 @@ impl Fleet {
 
     /// Leads from now on, under a session of its own: what sidecars said to another leader, or to this one before, is not known
     /// any more. Every pod is Unknown until it calls, so that no permit is given twice.
-    pub fn lead(&mut self, session: u64) {
+    pub fn lead(&mut self, session: u64, now: Duration) {
         self.session = session;
+        self.led_at = Some(now);
         let pods: Vec<PodId> = self.pods.keys().copied().collect();
         for id in pods {
             if let Some(pod) = self.pods.get_mut(&id) {
@@ -110,6 +114,21 @@ impl Fleet {
     /// Takes a policy's status as it is now. Returns whether that is all that can have changed, so that no pod is concerned.
     pub fn take_status(&mut self, metadata: &ObjectMeta, status: Option<SeenStatus>) -> bool {
         self.policies.take_status(metadata, status)
+    }
+
+    /// Whether pods that have not called are no news yet: all of them lost their controller when this leadership began, and have
+    /// [`SILENT_AFTER`] to come back.
+    pub fn is_settling(&self, summary: &Summary, now: Duration) -> bool {
+        let begun = self.led_at.unwrap_or_default();
+        summary.unknown.count > 0 && now < begun + SILENT_AFTER
+    }
+
+    /// Pods whose annotation names a policy that is not there, and its name.
+    pub fn pods_missing_policy(&self) -> impl Iterator<Item = (&PodIdentity, &str)> {
+        self.pods.values().filter_map(|pod| {
+            let missing = pod.missing_policy.as_deref()?;
+            Some((&pod.observed.identity, missing))
+        })
     }
 
     /// Changes policies, and then what the pods concerned obey: those of a namespace, or all.
@@ -141,7 +160,7 @@ impl Fleet {
         self.change_policies(None, |_| {});
     }
 
-    /// What policies assign to a pod that is about to be: nothing where the policy that it would obey is not accepted.
+    /// What policies assign to a pod that is about to be, as far as they are accepted.
     pub fn assigned(&mut self, namespace: &str, pod: &PodFacts<'_>) -> Assigned {
         let policy = self
             .policies
@@ -149,10 +168,7 @@ impl Fleet {
             .policy
             .unwrap_or_default()
             .to_owned();
-        match &self.policies.assignment(namespace, &policy).offer {
-            Offer::Run(assigned) => (**assigned).clone(),
-            Offer::Keep(_) => Assigned::default(),
-        }
+        self.policies.first_assignment(namespace, &policy)
     }
 
     /// Takes a pod as the API server has it.

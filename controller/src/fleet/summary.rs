@@ -32,10 +32,10 @@ pub struct Named {
 }
 
 impl Named {
-    fn add(&mut self, name: &str) {
+    fn add(&mut self, name: impl FnOnce() -> String) {
         self.count += 1;
         if self.names.len() < NAMES_MOST {
-            self.names.push(name.to_owned());
+            self.names.push(name());
         }
     }
 }
@@ -84,11 +84,14 @@ pub struct Summary {
 
 impl Summary {
     pub(super) fn add(&mut self, pod: &Pod, with_namespace: bool, now: Duration) {
-        let identity = &pod.observed.identity;
-        let name = if with_namespace {
-            format!("{}/{}", identity.namespace, identity.name)
-        } else {
-            identity.name.clone()
+        // Of few pods anything is said by name.
+        let name = || {
+            let identity = &pod.observed.identity;
+            if with_namespace {
+                format!("{}/{}", identity.namespace, identity.name)
+            } else {
+                identity.name.clone()
+            }
         };
         self.matched += 1;
         if let Some(assignment) = &pod.assignment {
@@ -96,12 +99,17 @@ impl Summary {
             self.may_be_unready = self.may_be_unready.max(percent);
         }
         let Some(sidecar) = pod.sidecar.as_ref().filter(|sidecar| !sidecar.is_unknown) else {
-            self.unknown.add(&name);
+            self.unknown.add(name);
             return;
         };
         let (report, state) = (&sidecar.report, &sidecar.report.state);
         self.ready += u32::from(sidecar.is_ready() && pod.observed.is_ready);
-        *self.backends.entry(state.backend.clone()).or_default() += 1;
+        match self.backends.get_mut(&state.backend) {
+            Some(pods) => *pods += 1,
+            None => {
+                self.backends.insert(state.backend.clone(), 1);
+            }
+        }
         if let Some(ringside_api::sync::Offer::Run(assigned)) =
             pod.assignment.as_ref().map(|assignment| &assignment.offer)
         {
@@ -114,17 +122,17 @@ impl Summary {
                 if self.refusing.count == 0 {
                     self.refusal.clone_from(&refused.why);
                 }
-                self.refusing.add(&name);
+                self.refusing.add(name);
             }
         }
         match state.leave {
             Leave::Stays => {}
-            Leave::Wants => self.held.add(&name),
-            Leave::Away => self.away.add(&name),
+            Leave::Wants => self.held.add(name),
+            Leave::Away => self.away.add(name),
         }
         if let Some(millis) = state.pushed_back_for_millis {
             self.worst.push(Worst {
-                name,
+                name: name(),
                 pushback_percent: state.pushback_percent,
                 since: now.checked_sub(Duration::from_millis(millis)),
             });

@@ -311,7 +311,7 @@ fn a_new_leader_gives_no_permit_before_it_knows_who_holds_one() {
     }
     callers[0].talk(&mut fleet, at(1));
     let holder = callers.iter().position(|caller| caller.permit).unwrap();
-    fleet.lead(SESSION + 1);
+    fleet.lead(SESSION + 1, Duration::ZERO);
     let other = 1 - holder;
     callers[other].leave = Leave::Wants;
     let (call, answers) = callers[other].talk(&mut fleet, at(100));

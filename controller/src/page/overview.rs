@@ -12,7 +12,7 @@ use crate::fleet::{Fleet, ObservedPod, Sidecar};
 use crate::http::Sources;
 use crate::leader::Leadership;
 use crate::policies::Name;
-use crate::status::conditions::readiness;
+use crate::status::readiness;
 
 /// Pods that are listed at most: the worst off.
 const PODS_MOST: usize = 500;
@@ -109,7 +109,7 @@ impl Policy {
     fn of(fleet: &Fleet, name: Name, now: std::time::Duration) -> Option<Self> {
         let verdict = fleet.policies().verdict(&name)?;
         let summary = fleet.summary(&name, now);
-        let (is_ready, told) = readiness(&summary);
+        let (is_ready, told) = readiness(fleet, &name, now);
         let (namespace, name) = name;
         Some(Self {
             namespace,

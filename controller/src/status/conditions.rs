@@ -62,6 +62,34 @@ pub fn status(
     }
 }
 
+/// Conditions that depend on what sidecars say.
+const OF_PODS: [&str; 3] = ["Programmed", "Ready", "Degraded"];
+
+/// Lets a status say of pods what it said `before`, as far as it did: for the time in which they have not had a chance to call. Whether they
+/// run settings that are new since then is not known before they have.
+pub fn keep_pods(status: &mut PolicyStatus, before: &PolicyStatus) {
+    if before.pods.is_none() {
+        return;
+    }
+    let is_same = before.observed_generation == status.observed_generation;
+    for condition in &mut status.conditions {
+        let kind = condition.type_.as_str();
+        let keeps = OF_PODS.contains(&kind) && (is_same || kind != "Programmed");
+        let known = before.conditions.iter().find(|known| known.type_ == kind);
+        if let Some(known) = known.filter(|_| keeps) {
+            let generation = condition.observed_generation;
+            *condition = known.clone();
+            condition.observed_generation = generation;
+        }
+    }
+    if is_same {
+        status.reason.clone_from(&before.reason);
+    }
+    status.pods.clone_from(&before.pods);
+    status.backends.clone_from(&before.backends);
+    status.worst_pods.clone_from(&before.worst_pods);
+}
+
 fn condition(
     said: &Said,
     generation: i64,
@@ -285,6 +313,7 @@ mod tests {
 
     fn verdict() -> Verdict {
         Verdict {
+            uid: String::new(),
             generation: 5,
             problem: None,
         }

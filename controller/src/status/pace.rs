@@ -61,7 +61,12 @@ impl<K: Eq + Hash + Clone> Pace<K> {
             at,
         }) = self.written.get(policy)
         else {
-            return Due::Now;
+            // What another leader wrote says the same.
+            let is_told = seen.is_some_and(|seen| {
+                let same = |told: &PolicyStatus| means_the_same(told, status);
+                seen.status.as_ref().is_some_and(same) || is_kept(status, seen)
+            });
+            return if is_told { Due::Nothing } else { Due::Now };
         };
         // What was seen may be older than what was written.
         let is_overwritten =
@@ -194,6 +199,22 @@ mod tests {
         pace.keep_only(|_| false);
         assert!(pace.last(&"web").is_none());
     }
+
+    #[test]
+    fn a_new_leader_writes_nothing_that_is_there_already() {
+        let pace = Pace::default();
+        let due = |seen: PolicyStatus| {
+            let seen = SeenStatus {
+                version: 3,
+                status: Some(seen),
+            };
+            pace.due(&"web", &status(1, 2, 60), Some(&seen), at(0))
+        };
+        assert_eq!(due(status(1, 2, 70)), Due::Nothing);
+        assert_eq!(due(status(1, 1, 60)), Due::Now);
+        assert_eq!(due(status(2, 2, 60)), Due::Now);
+    }
+
     #[test]
     fn what_somebody_writes_over_it_is_put_right_after_a_while() {
         let mut pace = Pace::default();

@@ -19,6 +19,7 @@ use ringside_api::resources::{ClusterRelayPolicy, PolicyStatus, RelayPolicy};
 use ringside_api::sync::{Leave, PodIdentity};
 use serde_json::json;
 
+use super::conditions::keep_pods;
 use super::pace::{Due, Pace};
 use super::status;
 use super::uninjected::{Uninjected, Why};
@@ -65,10 +66,13 @@ pub struct Writer {
     client: Client,
     sync: Arc<Sync>,
     recorder: Recorder,
-    pace: Pace<Name>,
+    pace: Pace<(Name, String)>,
     failing: HashMap<Name, Failing>,
     away: HashMap<PodIdentity, Leave>,
-    invalid: HashSet<(Name, i64)>,
+    /// Policies that are not accepted and have been told so: as which object, of which generation.
+    invalid: HashMap<Name, (String, i64)>,
+    /// Pods' UIDs, with the policy that they name and that is not there.
+    missing: HashSet<(String, String)>,
     uninjected: Arc<Mutex<Uninjected>>,
     identity: String,
     written: Arc<Written>,
@@ -94,7 +98,8 @@ impl Writer {
             pace: Pace::default(),
             failing: HashMap::new(),
             away: HashMap::new(),
-            invalid: HashSet::new(),
+            invalid: HashMap::new(),
+            missing: HashSet::new(),
             uninjected,
             identity: identity.to_owned(),
             written,
@@ -123,6 +128,7 @@ impl Writer {
             time.checked_sub(ago).unwrap_or(time)
         };
         let names = self.sync.fleet().policies().names();
+        let mut objects = HashSet::new();
         for name in &names {
             if self
                 .failing
@@ -137,34 +143,46 @@ impl Writer {
                     continue;
                 };
                 let summary = fleet.summary(name, now);
-                let status = status(&verdict, &summary, self.pace.last(name), time, since);
                 let seen = fleet.policies().status(name);
-                let due = self.pace.due(name, &status, seen, now);
-                (verdict, status, due)
-            };
-            let (verdict, status, due) = said;
-            if due != Due::Now {
-                continue;
-            }
-            match self.write(name, &status).await {
-                Ok(version) => {
-                    self.written.statuses.fetch_add(1, Ordering::Relaxed);
-                    self.failing.remove(name);
-                    self.pace.wrote(name.clone(), status, version, now);
+                let object = (name.clone(), verdict.uid.clone());
+                let told = seen.and_then(|seen| seen.status.as_ref());
+                let before = self.pace.last(&object).or(told);
+                let mut status = status(&verdict, &summary, before, time, since);
+                if let Some(before) = before.filter(|_| fleet.is_settling(&summary, now)) {
+                    keep_pods(&mut status, before);
                 }
-                Err(error) => self.failed(name, &error, now),
+                let due = self.pace.due(&object, &status, seen, now);
+                objects.insert(object.clone());
+                (verdict, status, due, object)
+            };
+            let (verdict, status, due, object) = said;
+            if due == Due::Now {
+                match self.write(name, &status).await {
+                    Ok(version) => {
+                        self.written.statuses.fetch_add(1, Ordering::Relaxed);
+                        self.failing.remove(name);
+                        self.pace.wrote(object, status, version, now);
+                    }
+                    Err(error) => self.failed(name, &error, now),
+                }
             }
-            if let Some(problem) = verdict.problem
-                && self.invalid.insert((name.clone(), verdict.generation))
-            {
-                self.tell_of_policy(name, &problem).await;
+            let Some(problem) = verdict.problem else {
+                self.invalid.remove(name);
+                continue;
+            };
+            let which = (verdict.uid, verdict.generation);
+            if due != Due::Nothing && self.invalid.get(name) != Some(&which) {
+                self.tell_of_policy(name, &which.0, &problem).await;
+                self.invalid.insert(name.clone(), which);
             }
         }
         let names: HashSet<&Name> = names.iter().collect();
-        self.pace.keep_only(|name| names.contains(name));
+        self.pace
+            .keep_only(|object| objects.contains(object) || self.failing.contains_key(&object.0));
         self.failing.retain(|name, _| names.contains(name));
-        self.invalid.retain(|(name, _)| names.contains(name));
+        self.invalid.retain(|name, _| names.contains(name));
         self.tell_of_pods().await;
+        self.tell_of_missing_policies().await;
         self.tell_of_uninjected().await;
     }
 
@@ -206,7 +224,7 @@ impl Writer {
         self.failing.insert(name.clone(), Failing { next_at, wait });
     }
 
-    async fn tell_of_policy(&self, (namespace, name): &Name, problem: &str) {
+    async fn tell_of_policy(&self, (namespace, name): &Name, uid: &str, problem: &str) {
         let kind = if namespace.is_empty() {
             "ClusterRelayPolicy"
         } else {
@@ -217,6 +235,8 @@ impl Writer {
             kind: Some(kind.to_owned()),
             namespace: Some(namespace.clone()).filter(|namespace| !namespace.is_empty()),
             name: Some(name.clone()),
+            // By which kubectl describe finds it.
+            uid: Some(uid.to_owned()),
             ..ObjectReference::default()
         };
         self.publish(&reference, EventType::Warning, "NotAccepted", problem)
@@ -280,6 +300,39 @@ impl Writer {
                 )
                 .await;
             }
+        }
+    }
+
+    /// Pods that name a policy that is not there: they obey whichever selects them.
+    async fn tell_of_missing_policies(&mut self) {
+        let now: Vec<(PodIdentity, String)> = {
+            let fleet = self.sync.fleet();
+            let missing = fleet.pods_missing_policy();
+            missing
+                .map(|(pod, policy)| (pod.clone(), policy.to_owned()))
+                .collect()
+        };
+        let is_there = |uid: &String, policy: &String| {
+            now.iter()
+                .any(|(pod, missing)| pod.uid == *uid && missing == policy)
+        };
+        self.missing.retain(|(uid, policy)| is_there(uid, policy));
+        let mut told = 0;
+        for (pod, policy) in now {
+            if told >= EVENTS_AT_ONCE || !self.missing.insert((pod.uid.clone(), policy.clone())) {
+                continue;
+            }
+            told += 1;
+            let note = format!(
+                "Its annotation ringside.dev/policy names the RelayPolicy {policy}, which is not in its namespace: it obeys the one that selects it, if any"
+            );
+            self.publish(
+                &reference(&pod),
+                EventType::Warning,
+                "PolicyNotFound",
+                &note,
+            )
+            .await;
         }
     }
 

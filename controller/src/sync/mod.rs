@@ -168,11 +168,12 @@ async fn answer(sync: &Arc<Sync>, request: Request) -> Result<Response, Refused>
         .and_then(|value| value.strip_prefix("Bearer "))
         .ok_or(Refused::NoToken)?
         .to_owned();
-    let body = whole(request).await?;
+    // In boxes, which go: what such a question takes would be held for as long as the call is.
+    let body = Box::pin(whole(request)).await?;
     let report: Report =
         serde_json::from_slice(&body).map_err(|error| Refused::Malformed(error.to_string()))?;
     drop(body);
-    let speaker = sync.identities.of(&token).await?;
+    let speaker = Box::pin(sync.identities.of(&token)).await?;
     drop(token);
     if speaker != report.pod {
         return Err(Refused::ForAnother {
@@ -180,7 +181,7 @@ async fn answer(sync: &Arc<Sync>, request: Request) -> Result<Response, Refused>
             named: Box::new(report.pod),
         });
     }
-    let pod = seen(sync, &report.pod).await?;
+    let pod = Box::pin(seen(sync, &report.pod)).await?;
     let trusts = report.trusts.clone();
     let mut leadership = sync.leadership.clone();
     let (number, waiter) = {

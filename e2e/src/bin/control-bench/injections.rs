@@ -1,7 +1,9 @@
 //! Pods that are to be injected, asked about at a steady rate as the API server would: over one connection that stays, whether the answer
 //! before has come or not. It measures from when a question was due.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
@@ -12,6 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use ringside_controller::admission::INJECT_PATH;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
+use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_rustls::TlsConnector;
@@ -20,11 +23,26 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use ringside_e2e::installation::Controller;
-
 /// Asks `per_second` times a second; returns how many seconds each answer took, and how many questions had none.
-pub(crate) async fn at(
-    controller: &Controller,
+///
+/// On a thread of its own, where no sidecar waits for the answer to be taken.
+pub(crate) fn at(
+    tls: SocketAddr,
+    ca: &str,
+    namespace: &str,
+    per_second: u32,
+    duration: Duration,
+) -> (Vec<f64>, usize) {
+    let asking = || {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        runtime.block_on(ask(tls, ca, namespace, per_second, duration))
+    };
+    thread::scope(|scope| scope.spawn(asking).join().expect("it asks to the end"))
+}
+
+async fn ask(
+    server: SocketAddr,
     ca: &str,
     namespace: &str,
     per_second: u32,
@@ -40,11 +58,9 @@ pub(crate) async fn at(
         .with_root_certificates(roots)
         .with_no_client_auth();
     tls.alpn_protocols = vec![b"h2".to_vec()];
-    let stream = TcpStream::connect(controller.tls)
-        .await
-        .expect("a connection");
+    let stream = TcpStream::connect(server).await.expect("a connection");
     stream.set_nodelay(true).expect("an option of TCP");
-    let name = ServerName::from(controller.tls.ip());
+    let name = ServerName::from(server.ip());
     let stream = TlsConnector::from(Arc::new(tls))
         .connect(name, stream)
         .await;
@@ -56,7 +72,7 @@ pub(crate) async fn at(
 
     let (begin, every) = (Instant::now(), Duration::from_secs(1) / per_second);
     let (mut asked, mut index) = (JoinSet::new(), 0_u32);
-    let url = format!("https://{}{INJECT_PATH}", controller.tls);
+    let url = format!("https://{server}{INJECT_PATH}");
     while every * index < duration {
         let due = begin + every * index;
         sleep_until(due).await;

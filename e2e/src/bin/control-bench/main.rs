@@ -140,14 +140,8 @@ async fn measure(server: &ApiServer, sidecars: usize, idle: Duration) -> Vec<Row
 
     let (mut took, missed) = {
         let namespace = namespaces[0].name();
-        injections::at(
-            &controller,
-            fleet.ca(),
-            namespace,
-            100,
-            Duration::from_secs(20),
-        )
-        .await
+        let duration = Duration::from_secs(20);
+        injections::at(controller.tls, fleet.ca(), namespace, 100, duration)
     };
     row(
         "injections at 100/s, beside the fleet",
