@@ -230,3 +230,47 @@ fn without_a_controller_all_goes_on_as_it_was() {
     traffic.finish();
     drop(next);
 }
+
+#[test]
+fn a_restart_of_the_controller_changes_no_status() {
+    let Some(server) = installed("a_restart_of_the_controller_changes_no_status") else {
+        return;
+    };
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let here = Running::start(server);
+    apply(&here.shop, "batch: {max: 64}");
+    let mut fleet = Fleet::new(server, &here.shop, &here.ca);
+    fleet.add("web", &[Kind::Stubbed; 4], here.controller.tls);
+    for holds in [
+        "--for=jsonpath={.status.pods.summary}=4/4",
+        "--for=condition=Programmed",
+        "--for=condition=Degraded=False",
+    ] {
+        here.shop
+            .kubectl(&["wait", "rlp/web", holds, "--timeout=60s"]);
+    }
+    let written = || {
+        here.shop.kubectl(&[
+            "get",
+            "rlp",
+            "web",
+            "-o=jsonpath={.metadata.resourceVersion}{.status}",
+        ])
+    };
+    let before = written();
+    let port = here.controller.tls.port();
+    here.controller.process.signal(libc::SIGKILL);
+    drop(here.controller);
+    // As the container of the same pod: it leads at once, and its sidecars come one after another.
+    let next = here.installation.start_at(port, "one");
+    next.await_leading();
+    let known = [("namespace", here.shop.name()), ("state", "programmed")];
+    await_that("the sidecars to be back", || {
+        assert_eq!(written(), before, "nothing has changed");
+        let metrics = next.metrics();
+        metrics.is_some_and(|metrics| metrics.sum("ringside_controller_policy_pods", &known) == 4.0)
+    });
+    // Nor is anything written for having been waited for.
+    thread::sleep(Duration::from_secs(2));
+    assert_eq!(written(), before);
+}
