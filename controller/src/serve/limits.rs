@@ -21,7 +21,7 @@ pub struct Limits {
     pub idle: Duration,
     /// How long calls that are open may go on once the server is to stop.
     pub grace: Duration,
-    /// Bytes of a request's head. At least 8192.
+    /// Bytes of a request's head, and of the buffer that each connection over HTTP/1.1 keeps for it. At least 8192.
     pub head_bytes_most: usize,
     /// Headers of a request over HTTP/1.1.
     pub headers_most: usize,
@@ -45,7 +45,7 @@ impl Default for Limits {
             head: Duration::from_secs(60),
             idle: Duration::from_secs(120),
             grace: Duration::from_secs(5),
-            head_bytes_most: 16 << 10,
+            head_bytes_most: 8 << 10,
             headers_most: 64,
             streams_most: 8,
             window_bytes: 64 << 10,
