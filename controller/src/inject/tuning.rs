@@ -5,6 +5,7 @@ use ringside_api::sentence::{nearest, quoted};
 use ringside_api::{BackendChoice, Workers};
 use serde_json::Value;
 
+use super::budget;
 use super::injection::{Injection, Resources};
 use super::interception::INTERCEPT_ANNOTATION;
 use super::pod::Pod;
@@ -97,25 +98,40 @@ pub(super) fn read(pod: &Pod<'_>, injection: &Injection, warnings: &mut Vec<Stri
             say("image", format!("{} is no image reference", quoted(text)));
         }
     }
+    let nothing = Resources {
+        cpu_request: None,
+        cpu_limit: None,
+        memory_request: None,
+        memory_limit: None,
+    };
+    let shares = budget::is_set(pod);
+    let defaults = if shares {
+        &nothing
+    } else {
+        &injection.resources
+    };
     let cpu = Bounds {
         kind: "cpu",
         least: (Quantity::MILLI, "1m"),
         example: "100m",
-        request: &injection.resources.cpu_request,
-        limit: &injection.resources.cpu_limit,
+        request: &defaults.cpu_request,
+        limit: &defaults.cpu_limit,
     };
     let memory = Bounds {
         kind: "memory",
         least: MEMORY_LEAST,
         example: "64Mi",
-        request: &injection.resources.memory_request,
-        limit: &injection.resources.memory_limit,
+        request: &defaults.memory_request,
+        limit: &defaults.memory_limit,
     };
     (tuning.resources.cpu_request, tuning.resources.cpu_limit) = cpu.read(&written, &mut say);
     (
         tuning.resources.memory_request,
         tuning.resources.memory_limit,
     ) = memory.read(&written, &mut say);
+    if shares {
+        tuning.resources = budget::fit(pod, tuning.resources, warnings);
+    }
     tuning
 }
 
