@@ -1,6 +1,7 @@
 //! What a pod says about its own sidecar by annotations: backend, workers, log level, image, resources. It owns their names and
 //! what is allowed; one that is wrong is warned of, and what holds for all pods is used.
 
+use ringside_api::resources::choice::POLICY_ANNOTATION;
 use ringside_api::sentence::{nearest, quoted};
 use ringside_api::{BackendChoice, Workers};
 use serde_json::Value;
@@ -18,6 +19,9 @@ const PREFIX: &str = "ringside.dev/";
 /// The longest image reference and log level that are taken, in bytes.
 const TEXT_BYTES_MAX: usize = 1024;
 
+/// The longest name of an object, in bytes.
+const OBJECT_NAME_BYTES_MAX: usize = 253;
+
 /// The least memory that a container can start with.
 const MEMORY_LEAST: (Quantity, &str) = (Quantity::mib(16), "16Mi");
 
@@ -34,8 +38,7 @@ const KNOWN: [&str; 16] = [
     "ringside.dev/cpu-limit",
     "ringside.dev/memory-request",
     "ringside.dev/memory-limit",
-    // Read by the choice among policies.
-    "ringside.dev/policy",
+    POLICY_ANNOTATION,
     INJECTED_ANNOTATION,
     SETTINGS_ANNOTATION,
     CA_ANNOTATION,
@@ -55,6 +58,7 @@ pub(super) struct Tuning {
 /// Reads all of it.
 pub(super) fn read(pod: &Pod<'_>, injection: &Injection, warnings: &mut Vec<String>) -> Tuning {
     check_names(pod, warnings);
+    check_policy(pod, warnings);
     let mut say = |name: &str, why: String| {
         warnings.push(format!("{PREFIX}{name}: {why}; the default is used"));
     };
@@ -156,6 +160,32 @@ fn check_names(pod: &Pod<'_>, warnings: &mut Vec<String>) {
             ));
         }
     }
+}
+
+/// Tells of a policy that cannot be there. Which one is obeyed is decided elsewhere.
+fn check_policy(pod: &Pod<'_>, warnings: &mut Vec<String>) {
+    let Some(name) = pod.annotation(POLICY_ANNOTATION) else {
+        return;
+    };
+    if !is_object_name(name) {
+        warnings.push(format!(
+            "{POLICY_ANNOTATION}: {} names no RelayPolicy: write {OBJECT_NAME_BYTES_MAX} lower-case letters, digits, - and . at most; the policy that selects the pod is obeyed",
+            quoted(name)
+        ));
+    }
+}
+
+/// As Kubernetes has it for an object's name (a DNS subdomain).
+fn is_object_name(name: &str) -> bool {
+    let is_end = |byte: Option<&u8>| {
+        byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    };
+    name.len() <= OBJECT_NAME_BYTES_MAX
+        && name.split('.').map(str::as_bytes).all(|label| {
+            is_end(label.first())
+                && is_end(label.last())
+                && label.iter().all(|byte| is_end(Some(byte)) || *byte == b'-')
+        })
 }
 
 /// A request and a limit, and what holds for them.
