@@ -104,3 +104,96 @@ fn read(written: &Value) -> Option<(String, Quantity)> {
     let amount = Quantity::read(&text)?;
     Some((text, amount))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use ringside_api::sync::Assigned;
+    use serde_json::json;
+
+    use super::super::{Injection, Unlabelled, inject};
+    use super::*;
+
+    /// Of CPU, in thousandths: a request that is at most the limit, or only one of them, or nothing.
+    fn amounts(range: std::ops::Range<u64>) -> impl Strategy<Value = Value> {
+        let one = || prop::option::of(range.clone());
+        (one(), one()).prop_map(|(request, limit)| {
+            let request = match (request, limit) {
+                (Some(request), Some(limit)) => Some(request.min(limit)),
+                _ => request,
+            };
+            let cpu = |milli: Option<u64>| milli.map_or(json!({}), |m| json!({"cpu": format!("{m}m")}));
+            json!({"requests": cpu(request), "limits": cpu(limit)})
+        })
+    }
+
+    fn a_pod() -> impl Strategy<Value = Value> {
+        let container = (amounts(0..60), any::<bool>()).prop_map(|(resources, always)| {
+            let policy = if always { json!("Always") } else { json!(null) };
+            json!({"name": "other", "resources": resources, "restartPolicy": policy})
+        });
+        let of_sidecar = (1_u64..120, 1_u64..120, any::<[bool; 3]>());
+        let init = prop::collection::vec(container, 0..4);
+        (amounts(60..200), amounts(0..60), init, of_sidecar).prop_map(
+            |(whole, app, init, (request, limit, has))| {
+                let mut annotations = json!({});
+                for (name, written, is_there) in [
+                    ("cpu-request", format!("{}m", request.min(limit)), has[0]),
+                    ("cpu-limit", format!("{limit}m"), has[1]),
+                    ("intercept", "80".to_owned(), has[2]),
+                ] {
+                    if is_there {
+                        annotations[format!("ringside.dev/{name}")] = json!(written);
+                    }
+                }
+                let app = json!({"name": "app", "resources": app, "ports": [{"containerPort": 80}]});
+                json!({
+                    "metadata": {"annotations": annotations},
+                    "spec": {"resources": whole, "containers": [app], "initContainers": init},
+                })
+            },
+        )
+    }
+
+    /// As an API server judges: thousandths of CPU alone.
+    fn is_valid(pod: &Value) -> bool {
+        let of = |value: &Value, which: &str| {
+            let text = value["resources"][which]["cpu"].as_str()?;
+            text.trim_end_matches('m').parse::<u64>().ok()
+        };
+        let request = |container: &Value| {
+            of(container, "requests").or_else(|| of(container, "limits")).unwrap_or(0)
+        };
+        let spec = &pod["spec"];
+        let init = spec["initContainers"].as_array().unwrap();
+        let sidecars = |among: &[Value]| {
+            let sidecars = among.iter().filter(|c| c["restartPolicy"] == "Always");
+            sidecars.map(request).sum::<u64>()
+        };
+        let app = &spec["containers"][0];
+        let moments = (0..init.len()).map(|index| request(&init[index]) + sidecars(&init[..index]));
+        let most = moments.chain([request(app) + sidecars(init)]).max();
+        let limit = of(spec, "limits");
+        let room = of(spec, "requests").or(limit);
+        let mut all = init.iter().chain([app]);
+        room.is_none_or(|room| most <= Some(room))
+            && all.all(|one| limit.is_none_or(|limit| of(one, "limits") <= Some(limit)))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        #[test]
+        fn a_pod_that_is_valid_stays_so(mut pod in a_pod()) {
+            prop_assume!(is_valid(&pod));
+            let injection = Injection {
+                unlabelled: Unlabelled::InjectAndLabel,
+                ..Injection::new("1", "ringside:1")
+            };
+            let injected = inject(&pod, &injection, &Assigned::default());
+            prop_assert!(!injected.patch().is_empty());
+            json_patch::patch(&mut pod, injected.patch()).unwrap();
+            prop_assert!(is_valid(&pod), "{pod}");
+        }
+    }
+}

@@ -96,7 +96,12 @@ pub(super) fn read(pod: &Pod<'_>, injection: &Injection, warnings: &mut Vec<Stri
         }
     }
     if let Some(text) = written("image") {
-        if is_image(text) {
+        if let Some((_, digest)) = text.split_once('@')
+            && !is_digest(digest)
+        {
+            let why = "is no digest: write sha256: and 64 digits of 0-9 and a-f";
+            say("image", format!("{} {why}", quoted(digest)));
+        } else if is_image(text) {
             tuning.image = text.to_owned();
         } else {
             say("image", format!("{} is no image reference", quoted(text)));
@@ -304,4 +309,16 @@ fn is_image(text: &str) -> bool {
         && is_end(text.bytes().next_back())
         && !path.bytes().any(|byte| byte.is_ascii_uppercase())
         && !text.contains("//")
+}
+
+/// Whether this is the digest of an image, by one of the algorithms that container runtimes know.
+fn is_digest(text: &str) -> bool {
+    let (algorithm, hex) = text.split_once(':').unwrap_or((text, ""));
+    let digits = match algorithm {
+        "sha256" => 64,
+        "sha384" => 96,
+        "sha512" => 128,
+        _ => return false,
+    };
+    hex.len() == digits && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
