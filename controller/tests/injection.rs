@@ -352,7 +352,12 @@ fn what_is_not_changed_keeps_every_byte() {
 #[test]
 fn what_windows_editors_write_is_taken_and_keeps_its_line_breaks() {
     let program = Program::new();
-    for name in ["plain.yaml", "documents.yaml", "list.yaml", "json-list.json"] {
+    for name in [
+        "plain.yaml",
+        "documents.yaml",
+        "list.yaml",
+        "json-list.json",
+    ] {
         let manifest = fs::read_to_string(folder().join(name)).unwrap();
         let (expected, warnings) = program.inject(&manifest, &flags(&manifest)).unwrap();
         let theirs = format!("\u{feff}{}", manifest.replace('\n', "\r\n"));

@@ -113,7 +113,10 @@ mod tests {
             client["service"],
             json!({"namespace": "prod", "name": "control", "port": 8443, "path": "/inject"})
         );
-        assert_eq!(client["caBundle"], "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCg==");
+        assert_eq!(
+            client["caBundle"],
+            "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCg=="
+        );
         assert_eq!(documents[1]["metadata"]["name"], "mine");
         ca.as_file().set_len(0).unwrap();
         let error = Line::parse_from(["webhooks", "--ca-file", file])

@@ -19,11 +19,10 @@ pub(super) fn is_set(pod: &Pod<'_>) -> bool {
 
 /// What of `asked`, which is the annotations' alone, has room in the pod's own resources.
 pub(super) fn fit(pod: &Pod<'_>, asked: Resources, warnings: &mut Vec<String>) -> Resources {
-    let is_whole = |request: &Option<String>, limit: &Option<String>| {
-        request.is_some() || limit.is_some()
-    };
-    if !is_whole(&asked.cpu_request, &asked.cpu_limit)
-        || !is_whole(&asked.memory_request, &asked.memory_limit)
+    let is_asked =
+        |request: &Option<String>, limit: &Option<String>| request.is_some() || limit.is_some();
+    if !is_asked(&asked.cpu_request, &asked.cpu_limit)
+        || !is_asked(&asked.memory_request, &asked.memory_limit)
     {
         warnings.push(
             "the pod has resources of its own (spec.resources), which the sidecar shares: the defaults are not set, only what ringside.dev/cpu-request, cpu-limit, memory-request and memory-limit say"
@@ -31,7 +30,10 @@ pub(super) fn fit(pod: &Pod<'_>, asked: Resources, warnings: &mut Vec<String>) -
         );
     }
     let mut of_kind = |kind: &str, request: Option<String>, limit: Option<String>| {
-        let mut within = |which: &str, text: Option<String>, others: Quantity, most: Option<(String, Quantity)>| {
+        let mut within = |which: &str,
+                          text: Option<String>,
+                          others: Quantity,
+                          most: Option<(String, Quantity)>| {
             let own = Quantity::read(text.as_deref()?)?;
             match most {
                 Some((most, bound)) if others.plus(own) > bound => {
@@ -91,9 +93,7 @@ fn requested(pod: &Pod<'_>, kind: &str) -> Quantity {
         }
     }
     let running = pod.containers().iter().map(of);
-    running
-        .fold(sidecars, Quantity::plus)
-        .max(starting)
+    running.fold(sidecars, Quantity::plus).max(starting)
 }
 
 /// An amount as it is written, a bare number among it, and what it means.
@@ -122,7 +122,8 @@ mod tests {
                 (Some(request), Some(limit)) => Some(request.min(limit)),
                 _ => request,
             };
-            let cpu = |milli: Option<u64>| milli.map_or(json!({}), |m| json!({"cpu": format!("{m}m")}));
+            let cpu =
+                |milli: Option<u64>| milli.map_or(json!({}), |m| json!({"cpu": format!("{m}m")}));
             json!({"requests": cpu(request), "limits": cpu(limit)})
         })
     }
@@ -146,7 +147,8 @@ mod tests {
                         annotations[format!("ringside.dev/{name}")] = json!(written);
                     }
                 }
-                let app = json!({"name": "app", "resources": app, "ports": [{"containerPort": 80}]});
+                let app =
+                    json!({"name": "app", "resources": app, "ports": [{"containerPort": 80}]});
                 json!({
                     "metadata": {"annotations": annotations},
                     "spec": {"resources": whole, "containers": [app], "initContainers": init},
@@ -162,7 +164,9 @@ mod tests {
             text.trim_end_matches('m').parse::<u64>().ok()
         };
         let request = |container: &Value| {
-            of(container, "requests").or_else(|| of(container, "limits")).unwrap_or(0)
+            of(container, "requests")
+                .or_else(|| of(container, "limits"))
+                .unwrap_or(0)
         };
         let spec = &pod["spec"];
         let init = spec["initContainers"].as_array().unwrap();
