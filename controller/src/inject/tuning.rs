@@ -174,7 +174,7 @@ fn check_policy(pod: &Pod<'_>, warnings: &mut Vec<String>) {
     };
     if !is_object_name(name) {
         warnings.push(format!(
-            "{POLICY_ANNOTATION}: {} names no RelayPolicy: write {OBJECT_NAME_BYTES_MAX} lower-case letters, digits, - and . at most; the policy that selects the pod is obeyed",
+            "{POLICY_ANNOTATION}: {} names no RelayPolicy: write at most {OBJECT_NAME_BYTES_MAX} lower-case letters, digits, and - and . between them; the policy that selects it is obeyed",
             quoted(name)
         ));
     }
