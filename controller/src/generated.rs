@@ -1,8 +1,10 @@
-//! What is generated for `manifests/`, as YAML: the custom resource definitions, and the controller's roles. It writes nothing itself.
+//! What is generated for kubectl, as YAML: the custom resource definitions and the controller's roles, which are in `manifests/` as well, and the
+//! webhook configurations. It writes nothing itself.
 
 use ringside_api::resources;
 use serde_json::Value;
 
+use crate::admission::configuration::Webhooks;
 use crate::permissions::{Installation, PERMISSIONS};
 
 /// Both custom resource definitions, as YAML documents.
@@ -44,6 +46,20 @@ pub fn roles(installation: &Installation) -> Result<String, serde_yaml::Error> {
     }
     for object in installation.objects() {
         push(&mut text, &object)?;
+    }
+    Ok(text)
+}
+
+/// Both webhook configurations, as YAML documents.
+///
+/// # Errors
+/// They cannot be written as YAML, which a test rules out.
+pub fn webhooks(webhooks: &Webhooks) -> Result<String, serde_yaml::Error> {
+    let mut text = String::from(
+        "# Ringside's webhook configurations: with them injection begins. They come last, after the definitions, the roles and the controller.\n",
+    );
+    for configuration in [webhooks.mutating(), webhooks.validating()] {
+        push(&mut text, &configuration)?;
     }
     Ok(text)
 }

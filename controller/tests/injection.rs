@@ -350,6 +350,44 @@ fn what_is_not_changed_keeps_every_byte() {
 }
 
 #[test]
+fn what_windows_editors_write_is_taken_and_keeps_its_line_breaks() {
+    let program = Program::new();
+    for name in [
+        "plain.yaml",
+        "documents.yaml",
+        "list.yaml",
+        "json-list.json",
+    ] {
+        let manifest = fs::read_to_string(folder().join(name)).unwrap();
+        let (expected, warnings) = program.inject(&manifest, &flags(&manifest)).unwrap();
+        let theirs = format!("\u{feff}{}", manifest.replace('\n', "\r\n"));
+        let (injected, told) = program.inject(&theirs, &flags(&manifest)).unwrap();
+        assert_eq!(injected, expected.replace('\n', "\r\n"), "{name}");
+        assert_eq!(told, warnings);
+        let (again, _) = program.inject(&injected, &flags(&manifest)).unwrap();
+        assert_eq!(again, injected);
+    }
+    // Without anything to inject not even the mark is lost; in a later document it is one of the document.
+    let untouched = "\u{feff}a: 1\r\n---\r\n\u{feff}b: 2\r\n";
+    let same = program.inject(untouched, &[]).unwrap();
+    assert_eq!(same, (untouched.to_owned(), String::new()));
+    let plain = fs::read_to_string(folder().join("standalone.yaml")).unwrap();
+    let two = format!("{plain}---\n\u{feff}{plain}");
+    let (injected, _) = program.inject(&two, &[]).unwrap();
+    let found = documents(&injected);
+    assert_eq!(found.len(), 2);
+    assert_eq!(found[0], found[1]);
+}
+
+#[test]
+fn a_document_in_the_line_of_its_mark_is_written_below_it() {
+    let pod = r#"--- {apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: [{name: app, ports: [{containerPort: 80}]}]}}"#;
+    let (injected, _) = Program::new().inject(pod, &[]).unwrap();
+    let found = documents(&injected);
+    assert_eq!(found[0]["spec"]["initContainers"][0]["name"], "ringside");
+}
+
+#[test]
 fn what_cannot_be_read_is_told_with_its_place() {
     let program = Program::new();
     let error = program.inject("a: 1\n---\n\nb: [\n", &[]).unwrap_err();

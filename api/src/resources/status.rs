@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::policy::list_by_type;
@@ -24,6 +24,7 @@ pub struct PolicyStatus {
     pub pods: Option<PodCounts>,
     /// How many of their relays run on each backend.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "counts")]
     pub backends: BTreeMap<String, u32>,
     /// Pods under the most pushback, ten at most, the worst first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -38,14 +39,27 @@ pub struct PolicyStatus {
     pub conditions: Vec<Condition>,
 }
 
+/// A number from 0 on, in a format that Kubernetes knows: kubectl warns of others, such as uint32.
+fn count(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "format": "int64", "minimum": 0})
+}
+
+/// Numbers from 0 on, by name.
+fn counts(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "additionalProperties": count(generator)})
+}
+
 /// How many pods obey a policy, and how they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PodCounts {
     /// Pods with a relay that obey this policy.
+    #[schemars(schema_with = "count")]
     pub matched: u32,
     /// Of them, those whose relay runs its settings.
+    #[schemars(schema_with = "count")]
     pub programmed: u32,
     /// Of them, those whose relay takes connections.
+    #[schemars(schema_with = "count")]
     pub ready: u32,
     /// Ready and matched, such as `38/40`.
     pub summary: String,
@@ -58,6 +72,7 @@ pub struct WorstPod {
     /// The pod's name; with its namespace before a slash where the policy is the cluster's.
     pub name: String,
     /// The share of its submissions that the kernel pushed back, in percent.
+    #[schemars(schema_with = "count")]
     pub pushback_percent: u32,
     /// Since when it has been under sustained pushback.
     #[serde(default, skip_serializing_if = "Option::is_none")]

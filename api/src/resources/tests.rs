@@ -82,6 +82,27 @@ fn nothing_has_a_default_and_nothing_of_a_spec_is_required() {
     }
 }
 
+#[test]
+fn kubectl_warns_of_no_format_and_explains_each_resource() {
+    for definition in definitions() {
+        let kind = definition.spec.names.kind.clone();
+        let schema = serde_json::to_value(&definition).unwrap();
+        let schema = &schema["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        let mut formats = Vec::new();
+        all(schema, "format", &mut formats);
+        assert!(formats.iter().any(|format| *format == "int64"));
+        for format in formats {
+            // Those of them that an API server knows and these resources use.
+            let known = ["int32", "int64", "date-time", "duration"];
+            assert!(known.iter().any(|known| format == known), "{format}");
+        }
+        let told = schema["description"].as_str().unwrap();
+        assert!(told.starts_with(&format!("A {kind} sets ")), "{told}");
+        let counts = &schema["properties"]["status"]["properties"]["backends"];
+        assert_eq!(counts["additionalProperties"]["minimum"], 0.0);
+    }
+}
+
 fn labels(app: &str) -> BTreeMap<String, String> {
     BTreeMap::from([("app".to_owned(), app.to_owned())])
 }

@@ -155,13 +155,19 @@ fn read(file: &Path) -> anyhow::Result<String> {
     fs::read_to_string(file).with_context(|| format!("{} could not be read", file.display()))
 }
 
+/// A file of certificates in PEM.
+pub(super) fn certificates(file: &Path) -> anyhow::Result<String> {
+    let pem = read(file)?;
+    if !pem.contains("-----BEGIN CERTIFICATE-----") {
+        bail!("{} holds no certificate in PEM", file.display());
+    }
+    Ok(pem)
+}
+
 fn injection(arguments: &Arguments) -> anyhow::Result<Injection> {
     let controller = match (&arguments.controller, &arguments.controller_ca) {
         (Some((name, port)), Some(file)) => {
-            let ca_pem = read(file)?;
-            if !ca_pem.contains("-----BEGIN CERTIFICATE-----") {
-                bail!("{} holds no certificate in PEM", file.display());
-            }
+            let ca_pem = certificates(file)?;
             Some(Controller {
                 name: name.clone(),
                 port: *port,

@@ -3,6 +3,7 @@
 mod inject;
 mod roles;
 mod run;
+mod webhooks;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -25,6 +26,7 @@ enum Command {
     Inject(Box<inject::Arguments>),
     Roles(roles::Arguments),
     Run(Box<run::Arguments>),
+    Webhooks(webhooks::Arguments),
 }
 
 /// Runs the command that the arguments name. Exit codes: 0 done, 1 failed, 2 usage.
@@ -34,6 +36,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Inject(arguments) => inject::run(*arguments),
         Command::Roles(arguments) => roles::run(arguments),
         Command::Run(arguments) => run::run(&arguments),
+        Command::Webhooks(arguments) => webhooks::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

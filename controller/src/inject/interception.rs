@@ -11,6 +11,7 @@ use ringside_api::sentence::quoted;
 use ringside_api::{Relay, Target};
 use serde_json::{Value, json};
 
+use super::budget;
 use super::container::resources;
 use super::injection::Injection;
 use super::pod::Pod;
@@ -125,13 +126,19 @@ pub(super) fn container(
             "{INTERCEPT_ANNOTATION}: this pod asks to run without root, and what sets the rules is root with NET_ADMIN: a namespace that enforces Pod Security baseline or restricted refuses the pod"
         ));
     }
+    // As the sidecar's, so that a Guaranteed pod is not made another one by this container. Where the pod has resources of its own, which
+    // alone decide about that, both together could be too much for them.
+    let of_container = if budget::is_set(pod) {
+        json!({})
+    } else {
+        resources(&tuning.resources)
+    };
     let mut container = json!({
         "name": INTERCEPT_CONTAINER_NAME,
         "image": tuning.image,
         "args": ["intercept"],
         "env": [{"name": "RINGSIDE_INTERCEPT", "value": all.join(",")}],
-        // As the sidecar's, so that a Guaranteed pod is not made another one by this container.
-        "resources": resources(&tuning.resources),
+        "resources": of_container,
         "securityContext": {
             "allowPrivilegeEscalation": false,
             "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]},

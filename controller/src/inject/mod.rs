@@ -4,6 +4,7 @@
 //! denies nothing and never panics, whatever the JSON; what is injected already is left as it is.
 
 mod additions;
+mod budget;
 mod container;
 mod injection;
 mod interception;

@@ -30,12 +30,20 @@ const NANOS: i128 = 1_000_000_000;
 pub(super) struct Quantity(i128);
 
 impl Quantity {
+    /// None.
+    pub(super) const NOTHING: Self = Self(0);
+
     /// A thousandth of a CPU.
     pub(super) const MILLI: Self = Self(NANOS / 1_000);
 
     /// So many MiB.
     pub(super) const fn mib(count: i128) -> Self {
         Self(count * (NANOS << 20))
+    }
+
+    /// Both together; what is too much to count stays the most that can be.
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
     }
 
     /// Reads digits with at most one point and a suffix or an exponent; `None` for anything else, signs among it.

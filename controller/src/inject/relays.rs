@@ -9,7 +9,7 @@ use ringside_api::sentence::quoted;
 use ringside_api::{Listen, ProxyProtocol, Relay, Target};
 
 use super::injection::Injection;
-use super::interception;
+use super::interception::{self, INTERCEPT_ANNOTATION};
 use super::pod::Pod;
 use super::skip::Skip;
 
@@ -148,13 +148,28 @@ fn read(item: &str) -> Result<Wanted, String> {
             quoted(ways)
         ));
     };
+    let is_digits = !target.is_empty() && target.bytes().all(|byte| byte.is_ascii_digit());
     // Digits alone are a port of the pod itself.
     let target = match port(target) {
         Some(port) => Target::Address(SocketAddr::from(([127, 0, 0, 1], port))),
+        None if is_digits => {
+            return Err(format!(
+                "{} of {} is no port to relay to: write a number from 1 to 65535",
+                quoted(target),
+                quoted(ways)
+            ));
+        }
         None => target.parse().map_err(|error| {
             format!("{error}; a port alone, such as 8080, is one of the pod itself")
         })?,
     };
+    // It would need rules of the kernel, and a container that may set them: nobody gets one who did not ask for it by its name.
+    if let Target::Original { port } = target {
+        return Err(format!(
+            "{} leads to what the kernel redirects, which {INTERCEPT_ANNOTATION}: \"{port}\" asks for, with its own relay: write that, or a port",
+            quoted(ways)
+        ));
+    }
     Ok(Wanted {
         name: name.to_owned(),
         listen: Some(listen),
@@ -231,7 +246,7 @@ fn place(
     injection: &Injection,
     warnings: &mut Vec<String>,
 ) -> Ports {
-    let mut taken = of_application;
+    let mut taken = of_application.clone();
     // Whatever a relay leads to is listened on already, declared or not.
     taken.extend(wanted.iter().filter_map(|relay| match &relay.target {
         Target::Address(address) => Some(address.port()),
@@ -259,7 +274,14 @@ fn place(
             ));
             continue;
         };
-        if let Some(asked) = relay.listen.filter(|asked| *asked != port) {
+        let moved = relay.listen.filter(|asked| *asked != port);
+        if let Some(asked) = moved.filter(|asked| leads_to_pod(&relay.target, *asked))
+            && !of_application.contains(&asked)
+        {
+            warnings.push(format!(
+                "relay {name}: it points to itself, port {asked} of the pod, and listens on {port} instead: name the port on which the application listens as TARGET, or choose another one to listen on"
+            ));
+        } else if let Some(asked) = moved {
             warnings.push(format!(
                 "relay {name}: port {asked} is taken in this pod, and it listens on {port}: name it by {name} in Services, or choose another port"
             ));
@@ -277,6 +299,18 @@ fn place(
         });
     }
     Ports { relays, admin }
+}
+
+/// Whether a target is this port of the pod itself, as far as its address tells.
+fn leads_to_pod(target: &Target, number: u16) -> bool {
+    match target {
+        Target::Address(address) => {
+            let ip = address.ip().to_canonical();
+            address.port() == number && (ip.is_loopback() || ip.is_unspecified())
+        }
+        Target::Host { host, port } => *port == number && host.eq_ignore_ascii_case("localhost"),
+        Target::Original { .. } | Target::Unix(_) => false,
+    }
 }
 
 /// The next port from `first` on that nobody has; from then on it is taken.

@@ -1,10 +1,12 @@
 //! What a pod says about its own sidecar by annotations: backend, workers, log level, image, resources. It owns their names and
 //! what is allowed; one that is wrong is warned of, and what holds for all pods is used.
 
+use ringside_api::resources::choice::POLICY_ANNOTATION;
 use ringside_api::sentence::{nearest, quoted};
 use ringside_api::{BackendChoice, Workers};
 use serde_json::Value;
 
+use super::budget;
 use super::injection::{Injection, Resources};
 use super::interception::INTERCEPT_ANNOTATION;
 use super::pod::Pod;
@@ -16,6 +18,9 @@ const PREFIX: &str = "ringside.dev/";
 
 /// The longest image reference and log level that are taken, in bytes.
 const TEXT_BYTES_MAX: usize = 1024;
+
+/// The longest name of an object, in bytes.
+const OBJECT_NAME_BYTES_MAX: usize = 253;
 
 /// The least memory that a container can start with.
 const MEMORY_LEAST: (Quantity, &str) = (Quantity::mib(16), "16Mi");
@@ -33,8 +38,7 @@ const KNOWN: [&str; 16] = [
     "ringside.dev/cpu-limit",
     "ringside.dev/memory-request",
     "ringside.dev/memory-limit",
-    // Read by the choice among policies.
-    "ringside.dev/policy",
+    POLICY_ANNOTATION,
     INJECTED_ANNOTATION,
     SETTINGS_ANNOTATION,
     CA_ANNOTATION,
@@ -54,6 +58,7 @@ pub(super) struct Tuning {
 /// Reads all of it.
 pub(super) fn read(pod: &Pod<'_>, injection: &Injection, warnings: &mut Vec<String>) -> Tuning {
     check_names(pod, warnings);
+    check_policy(pod, warnings);
     let mut say = |name: &str, why: String| {
         warnings.push(format!("{PREFIX}{name}: {why}; the default is used"));
     };
@@ -91,31 +96,51 @@ pub(super) fn read(pod: &Pod<'_>, injection: &Injection, warnings: &mut Vec<Stri
         }
     }
     if let Some(text) = written("image") {
-        if is_image(text) {
+        if let Some((_, digest)) = text.split_once('@')
+            && !is_digest(digest)
+        {
+            let why = "is no digest: write sha256: and 64 digits of 0-9 and a-f";
+            say("image", format!("{} {why}", quoted(digest)));
+        } else if is_image(text) {
             tuning.image = text.to_owned();
         } else {
             say("image", format!("{} is no image reference", quoted(text)));
         }
     }
+    let nothing = Resources {
+        cpu_request: None,
+        cpu_limit: None,
+        memory_request: None,
+        memory_limit: None,
+    };
+    let shares = budget::is_set(pod);
+    let defaults = if shares {
+        &nothing
+    } else {
+        &injection.resources
+    };
     let cpu = Bounds {
         kind: "cpu",
         least: (Quantity::MILLI, "1m"),
         example: "100m",
-        request: &injection.resources.cpu_request,
-        limit: &injection.resources.cpu_limit,
+        request: &defaults.cpu_request,
+        limit: &defaults.cpu_limit,
     };
     let memory = Bounds {
         kind: "memory",
         least: MEMORY_LEAST,
         example: "64Mi",
-        request: &injection.resources.memory_request,
-        limit: &injection.resources.memory_limit,
+        request: &defaults.memory_request,
+        limit: &defaults.memory_limit,
     };
     (tuning.resources.cpu_request, tuning.resources.cpu_limit) = cpu.read(&written, &mut say);
     (
         tuning.resources.memory_request,
         tuning.resources.memory_limit,
     ) = memory.read(&written, &mut say);
+    if shares {
+        tuning.resources = budget::fit(pod, tuning.resources, warnings);
+    }
     tuning
 }
 
@@ -140,6 +165,32 @@ fn check_names(pod: &Pod<'_>, warnings: &mut Vec<String>) {
             ));
         }
     }
+}
+
+/// Tells of a policy that cannot be there. Which one is obeyed is decided elsewhere.
+fn check_policy(pod: &Pod<'_>, warnings: &mut Vec<String>) {
+    let Some(name) = pod.annotation(POLICY_ANNOTATION) else {
+        return;
+    };
+    if !is_object_name(name) {
+        warnings.push(format!(
+            "{POLICY_ANNOTATION}: {} names no RelayPolicy: write at most {OBJECT_NAME_BYTES_MAX} lower-case letters, digits, and - and . between them; the policy that selects it is obeyed",
+            quoted(name)
+        ));
+    }
+}
+
+/// As Kubernetes has it for an object's name (a DNS subdomain).
+fn is_object_name(name: &str) -> bool {
+    let is_end = |byte: Option<&u8>| {
+        byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    };
+    name.len() <= OBJECT_NAME_BYTES_MAX
+        && name.split('.').map(str::as_bytes).all(|label| {
+            is_end(label.first())
+                && is_end(label.last())
+                && label.iter().all(|byte| is_end(Some(byte)) || *byte == b'-')
+        })
 }
 
 /// A request and a limit, and what holds for them.
@@ -258,4 +309,19 @@ fn is_image(text: &str) -> bool {
         && is_end(text.bytes().next_back())
         && !path.bytes().any(|byte| byte.is_ascii_uppercase())
         && !text.contains("//")
+}
+
+/// Whether this is the digest of an image, by one of the algorithms that container runtimes know.
+fn is_digest(text: &str) -> bool {
+    let (algorithm, hex) = text.split_once(':').unwrap_or((text, ""));
+    let digits = match algorithm {
+        "sha256" => 64,
+        "sha384" => 96,
+        "sha512" => 128,
+        _ => return false,
+    };
+    hex.len() == digits
+        && hex
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }

@@ -44,6 +44,14 @@ pub fn inject_all(
     assigned: &Assigned,
 ) -> Result<Manifest, ManifestError> {
     let mut manifest = Manifest::default();
+    // Windows' editors put a mark before a text, and nobody needs it; and they end lines by two characters.
+    let (whole, text) = (text, text.strip_prefix('\u{feff}').unwrap_or(text));
+    let first_line = text.split_inclusive('\n').next().unwrap_or_default();
+    let line_break = if first_line.ends_with("\r\n") {
+        "\r\n"
+    } else {
+        "\n"
+    };
     if let Some(documents) = stream::json(text) {
         for (raw, mut value) in documents {
             let additions = additions(&value, injection, assigned, &mut manifest);
@@ -60,10 +68,10 @@ pub fn inject_all(
             // The line breaks around it are part of what is raw.
             let start = raw.len() - raw.trim_start().len();
             manifest.text.push_str(&raw[..start]);
-            manifest.text.push_str(&format!("{value:#}"));
-            manifest.text.push('\n');
+            let written = format!("{value:#}\n");
+            manifest.text.push_str(&written.replace('\n', line_break));
         }
-        return Ok(manifest);
+        return Ok(as_it_was(manifest, whole));
     }
     for (index, document) in stream::yaml(text).into_iter().enumerate() {
         let mut value = yaml::read(document.body).map_err(|why| ManifestError {
@@ -82,6 +90,10 @@ pub fn inject_all(
             manifest.text.push_str(document.body);
             continue;
         }
+        if !document.mark.is_empty() && !document.mark.ends_with('\n') {
+            // What is written in several lines cannot begin in that of the mark.
+            manifest.text.push_str(line_break);
+        }
         manifest.warnings.extend(yaml::warnings(&document));
         for (path, patch) in additions {
             yaml::apply(&mut value, &path, &patch);
@@ -89,9 +101,18 @@ pub fn inject_all(
         manifest
             .text
             .push_str(yaml::leading_comments(document.body));
-        manifest.text.push_str(&yaml::write(&value));
+        let written = yaml::write(&value);
+        manifest.text.push_str(&written.replace('\n', line_break));
     }
-    Ok(manifest)
+    Ok(as_it_was(manifest, whole))
+}
+
+/// Where nothing is injected, every byte is as it was.
+fn as_it_was(mut manifest: Manifest, whole: &str) -> Manifest {
+    if manifest.injected == 0 {
+        whole.clone_into(&mut manifest.text);
+    }
+    manifest
 }
 
 /// For each template of a document that gets a sidecar: where it is, and what to add.
@@ -102,7 +123,7 @@ fn additions(
     manifest: &mut Manifest,
 ) -> Vec<(String, Vec<PatchOperation>)> {
     let mut found = Vec::new();
-    for (path, object) in templates(document, String::new()) {
+    for (path, object) in templates(document, String::new(), ("", "")) {
         let Some(template) = document.pointer(&path) else {
             continue;
         };
@@ -119,15 +140,14 @@ fn additions(
     found
 }
 
-/// Where in a document pods and their templates are, and the object that each belongs to.
-fn templates(document: &Value, at: String) -> Vec<(String, String)> {
-    let field = |name: &str| {
-        document
-            .get(name)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
+/// Where in a document pods and their templates are, and the object that each belongs to. A document that does not say is of `default`, a
+/// kind and its apiVersion.
+fn templates(document: &Value, at: String, default: (&str, &str)) -> Vec<(String, String)> {
+    let field = |name: &str, default| {
+        let written = document.get(name).and_then(Value::as_str);
+        written.filter(|text| !text.is_empty()).unwrap_or(default)
     };
-    let (kind, version) = (field("kind"), field("apiVersion"));
+    let (kind, version) = (field("kind", default.0), field("apiVersion", default.1));
     let group = version.split_once('/').map_or("", |(group, _)| group);
     let within = match (group, kind) {
         ("", "Pod") => "",
@@ -136,12 +156,13 @@ fn templates(document: &Value, at: String) -> Vec<(String, String)> {
         | ("apps", "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet")
         | ("batch", "Job") => "/spec/template",
         ("batch", "CronJob") => "/spec/jobTemplate/spec/template",
-        // kubectl writes List; the API server's own lists are named after what they hold.
-        ("" | "apps" | "batch", kind) if kind.ends_with("List") => {
+        // kubectl writes List; the API server's own lists are named after what they hold, and what they hold does not say it again.
+        ("" | "apps" | "batch", list) if list.ends_with("List") => {
+            let of = (list.strip_suffix("List").unwrap_or_default(), version);
             let items = document.get("items").and_then(Value::as_array);
             let items = items.into_iter().flatten().enumerate();
             return items
-                .flat_map(|(index, item)| templates(item, format!("{at}/items/{index}")))
+                .flat_map(|(index, item)| templates(item, format!("{at}/items/{index}"), of))
                 .collect();
         }
         _ => return Vec::new(),

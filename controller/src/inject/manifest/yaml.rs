@@ -9,8 +9,9 @@ use super::stream::Document;
 /// Words that some reader takes for a truth or nothing.
 const RESERVED: [&str; 9] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
 
-/// A document's value.
+/// A document's value; it may begin with the mark that Windows' editors write.
 pub(super) fn read(text: &str) -> Result<Value, String> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut value: Value = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
     value.apply_merge().map_err(|error| error.to_string())?;
     read_modes(&mut value);
