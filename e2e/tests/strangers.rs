@@ -164,9 +164,9 @@ fn whoever_is_no_pods_sidecar_is_refused_with_a_sentence() {
         ),
         (
             "a long one",
-            post(Some(&"x".repeat(9_000)), &good),
+            post(Some(&"x".repeat(7_000)), &good),
             401,
-            "more than 8192 bytes",
+            "more than 6144 bytes",
         ),
         (
             "another key",

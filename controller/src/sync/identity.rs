@@ -38,7 +38,7 @@ const REFUSED_FOR: Duration = Duration::from_secs(10);
 const BELIEVED_FOR: Duration = Duration::from_secs(300);
 
 /// A token longer than this is none.
-const TOKEN_BYTES_MOST: usize = 8 << 10;
+const TOKEN_BYTES_MOST: usize = 6 << 10;
 
 /// What was found out about a token.
 #[derive(Clone, Debug)]
