@@ -91,7 +91,7 @@ fn say(stream: &Stream, what: u8) {
     std::io::Write::write_all(&mut io, &[what]).unwrap();
 }
 
-/// A connection beside others must go on, and not wait for them; how quick it is, `make denial` measures.
+/// A connection beside others must be as quick as if it were alone, within what a small machine can do.
 #[track_caller]
 fn assert_fast(who: &str, stream: &Stream) {
     assert_quick_pings(who, stream);
@@ -100,7 +100,7 @@ fn assert_fast(who: &str, stream: &Stream) {
         .exchange(FAST, FAST, PINGED_BYTES..8 << 20, 64 << 10)
         .unwrap();
     assert!(
-        begin.elapsed() < Duration::from_secs(25),
+        begin.elapsed() < Duration::from_secs(10),
         "{who}: 8 MiB took {:?}",
         begin.elapsed()
     );
@@ -124,11 +124,11 @@ fn assert_quick_pings(who: &str, stream: &Stream) {
     let (median, slowest) = (times[times.len() / 2], times[times.len() - 1]);
     println!("{who}: the median ping took {median:?}, the slowest {slowest:?}");
     assert!(
-        median < Duration::from_millis(200),
+        median < Duration::from_millis(20),
         "{who}: the median ping took {median:?}"
     );
     assert!(
-        slowest < Duration::from_secs(10),
+        slowest < Duration::from_secs(1),
         "{who}: the slowest ping took {slowest:?}"
     );
 }
@@ -481,7 +481,7 @@ fn one_source_at_its_limit_uses_up_nothing_of_the_rate(kind: Kind) {
     let other = connect_from(&relay, [127, 0, 0, 2]);
     other.ping(FAST, 0, 64).unwrap();
     assert!(
-        begin.elapsed() < Duration::from_secs(25),
+        begin.elapsed() < Duration::from_secs(10),
         "at one a second 100 refusals took {:?}",
         begin.elapsed()
     );
