@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use kube::core::ObjectMeta;
 use ringside_api::resources::PodFacts;
-use ringside_api::sync::{Answer, Assigned, Leave, LeaveAnswer, Mark, Offer, PodIdentity, Report};
+use ringside_api::sync::{Answer, Assigned, Mark, Offer, PodIdentity, Report};
 
 use crate::policies::{Name, Policies, SeenStatus};
 use permits::{Permits, PodId};
@@ -25,16 +25,6 @@ pub use summary::{Named, Summary, Worst};
 
 /// A sidecar without a call for so long is Unknown: calls follow one another at once, and a reconnect takes 20 s at most.
 pub const SILENT_AFTER: Duration = Duration::from_secs(25);
-
-/// How long a grant to leave lasts; a sidecar asks again well before.
-const GRANT: Duration = Duration::from_secs(15);
-
-/// A grant is renewed when so much of it is over.
-const GRANT_RENEWED_AFTER: Duration = Duration::from_secs(6);
-
-/// How long one that wants to leave is kept waiting for a permit that is being taken back, before it is denied: well below the time
-/// after which it goes by its own permit.
-const TAKING_BACK: Duration = Duration::from_millis(600);
 
 /// What is to be done with a call.
 #[derive(Clone, Debug, PartialEq)]
@@ -473,35 +463,5 @@ impl Fleet {
                 pod.sidecar.as_ref(),
             )
         })
-    }
-}
-
-impl Pod {
-    /// The answer to one that wants to leave or is away; `None` for others. `Err` until when it is worth waiting for a permit.
-    fn leave_answer(
-        &self,
-        permit: bool,
-        permits: &Permits,
-        now: Duration,
-    ) -> Result<Option<LeaveAnswer>, Duration> {
-        let Some(sidecar) = &self.sidecar else {
-            return Ok(None);
-        };
-        if sidecar.report.state.leave == Leave::Stays {
-            return Ok(None);
-        }
-        let (taken, limit, all) = (permits.taken(), permits.limit(), permits.len());
-        if permit {
-            return Ok(Some(LeaveAnswer::Granted {
-                for_millis: GRANT.as_millis() as u64,
-            }));
-        }
-        let until = sidecar.called_at + TAKING_BACK;
-        if !permit && permits.is_taking_back() && now < until {
-            return Err(until);
-        }
-        Ok(Some(LeaveAnswer::Denied(format!(
-            "{taken} of the policy's {all} pods are not ready or may leave already, and readiness.maxUnreadyPercent allows {limit}"
-        ))))
     }
 }

@@ -7,9 +7,18 @@ use std::time::Duration;
 use ringside_api::sync::{Leave, LeaveAnswer, PodIdentity, Report};
 use tokio::sync::Notify;
 
-use super::GRANT_RENEWED_AFTER;
-use super::permits::Standing;
+use super::permits::{Permits, Standing};
 use crate::policies::Assignment;
+
+/// How long a grant to leave lasts; a sidecar asks again well before.
+const GRANT: Duration = Duration::from_secs(15);
+
+/// A grant is renewed when so much of it is over.
+const GRANT_RENEWED_AFTER: Duration = Duration::from_secs(6);
+
+/// How long one that wants to leave is kept waiting for a permit that is being taken back, before it is denied: well below the time
+/// after which it goes by its own permit.
+const TAKING_BACK: Duration = Duration::from_millis(600);
 
 /// The pods that share a limit: those that obey the same RelayPolicy, or those of a namespace that obey none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -176,5 +185,33 @@ impl Pod {
             leave: sidecar.report.state.leave,
             may_hold: sidecar.report.permit || sidecar.permit_given_by.is_some(),
         }
+    }
+
+    /// The answer to one that wants to leave or is away; `None` for others. `Err` until when it is worth waiting for a permit.
+    pub(super) fn leave_answer(
+        &self,
+        permit: bool,
+        permits: &Permits,
+        now: Duration,
+    ) -> Result<Option<LeaveAnswer>, Duration> {
+        let Some(sidecar) = &self.sidecar else {
+            return Ok(None);
+        };
+        if sidecar.report.state.leave == Leave::Stays {
+            return Ok(None);
+        }
+        let (taken, limit, all) = (permits.taken(), permits.limit(), permits.len());
+        if permit {
+            return Ok(Some(LeaveAnswer::Granted {
+                for_millis: GRANT.as_millis() as u64,
+            }));
+        }
+        let until = sidecar.called_at + TAKING_BACK;
+        if permits.is_taking_back() && now < until {
+            return Err(until);
+        }
+        Ok(Some(LeaveAnswer::Denied(format!(
+            "{taken} of the policy's {all} pods are not ready or may leave already, and readiness.maxUnreadyPercent allows {limit}"
+        ))))
     }
 }
