@@ -21,6 +21,9 @@ const GIVES_UP_AFTER: Duration = Duration::from_secs(7);
 /// How often it is renewed and looked at.
 const LOOKED_AT_EVERY: Duration = Duration::from_secs(2);
 
+/// A holder that has not renewed for so long is not named to sidecars: it is likely gone, and they would call it in vain.
+const NAMED_FOR: Duration = Duration::from_secs(5);
+
 /// The most that one request may take.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -68,6 +71,11 @@ struct Observed {
 }
 
 impl Observed {
+    /// Whether its holder renewed it lately.
+    fn is_fresh(&self, now: Duration) -> bool {
+        now.saturating_sub(self.since) < NAMED_FOR
+    }
+
     /// Takes what was seen. Returns whether this replica may take the lease.
     fn look(&mut self, seen: Seen, own: &str, now: Duration) -> bool {
         if seen != self.seen {
@@ -176,6 +184,7 @@ async fn turn(
         .cloned();
     let is_ours = seen.holder == candidate.identity;
     if !observed.look(seen, &candidate.identity, now) {
+        let leader = leader.filter(|_| observed.is_fresh(now));
         return Ok(Leadership::Follows { leader });
     }
     match leases
@@ -266,6 +275,19 @@ mod tests {
         assert!(!observed.look(seen("a", 0), "b", at(10)));
         assert!(!observed.look(seen("a", 0), "b", at(19)));
         assert!(observed.look(seen("a", 0), "b", at(20)));
+    }
+
+    #[test]
+    fn a_holder_is_named_for_as_long_as_it_renews() {
+        let mut observed = Observed::default();
+        for second in [0, 4, 8] {
+            observed.look(seen("a", second), "b", at(second as u64));
+            assert!(observed.is_fresh(at(second as u64 + 4)));
+        }
+        assert!(!observed.is_fresh(at(13)));
+        assert!(!observed.look(seen("a", 8), "b", at(13)));
+        // Longer than two looks: one may have been just too early.
+        assert!(NAMED_FOR > LOOKED_AT_EVERY * 2);
     }
 
     #[test]

@@ -13,9 +13,10 @@ use axum::extract::ConnectInfo;
 use axum::http::{Request, Response};
 use futures_util::FutureExt;
 use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulConnection;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -26,6 +27,9 @@ use super::Shared;
 use super::counts::{Counts, HandshakeFailure};
 use super::limits::Limits;
 use super::room::Place;
+
+/// The protocol of that name in a handshake.
+pub(super) const HTTP2: &[u8] = b"h2";
 
 /// Runs a connection until it is closed.
 pub(crate) async fn run(
@@ -44,7 +48,7 @@ pub(crate) async fn run(
         secured = Box::pin(secure(shared, stream)) => secured,
     };
     if let Some(stream) = secured {
-        Box::pin(answer(shared, stream, peer, place, stop)).await;
+        answer(shared, stream, peer, place, stop).await;
     }
 }
 
@@ -101,7 +105,7 @@ async fn answer(
     stream: TlsStream<TcpStream>,
     peer: SocketAddr,
     place: Place,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
 ) {
     let limits = &shared.limits;
     let calls = Arc::new(Calls::new(Instant::now(), place));
@@ -118,8 +122,27 @@ async fn answer(
             )
         })
     };
-    let builder = builder(limits);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    // As was agreed in the handshake. Each kind on the heap by itself: sidecars' are many and HTTP/1.1, and the other's state is larger.
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
+    let stream = TokioIo::new(stream);
+    if is_http2 {
+        let connection = http2(limits).serve_connection(stream, service);
+        Box::pin(drive(shared, connection, &calls, stop)).await;
+    } else {
+        let connection = http1(limits).serve_connection(stream, service);
+        Box::pin(drive(shared, connection, &calls, stop)).await;
+    }
+}
+
+/// Runs a connection until it ends, is idle for too long, or the server is to stop.
+async fn drive(
+    shared: &Shared,
+    connection: impl GracefulConnection,
+    calls: &Calls,
+    mut stop: watch::Receiver<bool>,
+) {
+    let limits = &shared.limits;
+    let mut connection = pin!(connection);
     let mut ends: Option<Instant> = None;
     loop {
         let look = ends.unwrap_or_else(|| calls.look_at(limits, Instant::now()));
@@ -150,16 +173,19 @@ async fn answer(
     }
 }
 
-fn builder(limits: &Limits) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
+fn http1(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
     builder
-        .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head)
         .max_headers(limits.headers_most)
         .max_buf_size(limits.head_bytes_most.max(8_192));
     builder
-        .http2()
+}
+
+fn http2(limits: &Limits) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(limits.window_bytes)
         .initial_connection_window_size(limits.window_bytes)

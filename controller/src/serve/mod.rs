@@ -65,7 +65,7 @@ impl Server {
             .expect("the provider knows TLS 1.3")
             .with_no_client_auth()
             .with_cert_resolver(resolver);
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![connection::HTTP2.to_vec(), b"http/1.1".to_vec()];
         // No resumption: whoever comes back verifies anew, and nothing is kept per client.
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});

@@ -12,6 +12,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use kube::api::PostParams;
 use kube::{Api, Client};
+use ring::digest::{SHA256, digest};
 use ringside_api::sync::{AUDIENCE, PodIdentity};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -47,11 +48,19 @@ struct Known {
     until: SystemTime,
 }
 
+/// The SHA-256 of a token: a tenth of its size, and nothing that anybody could use.
+type Fingerprint = [u8; 32];
+
+fn fingerprint(token: &str) -> Fingerprint {
+    let digest = digest(&SHA256, token.as_bytes());
+    digest.as_ref().try_into().expect("32 bytes")
+}
+
 /// The tokens that were reviewed.
 pub struct Identities {
     client: Client,
-    known: Mutex<HashMap<String, Known>>,
-    refused: Mutex<HashMap<String, Known>>,
+    known: Mutex<HashMap<Fingerprint, Known>>,
+    refused: Mutex<HashMap<Fingerprint, Known>>,
     reviewing: Arc<Semaphore>,
     waiting: Semaphore,
     /// Reviews asked of the API server so far.
@@ -90,7 +99,8 @@ impl Identities {
                 "it has more than {TOKEN_BYTES_MOST} bytes"
             )));
         }
-        if let Some(found) = self.known(token) {
+        let fingerprint = fingerprint(token);
+        if let Some(found) = self.known(&fingerprint) {
             return found;
         }
         // So that nonsense costs the API server nothing, and nobody waits behind it.
@@ -98,7 +108,7 @@ impl Identities {
         let _waiting = self.waiting.try_acquire().map_err(|_| Refused::Busy)?;
         let _reviewing = self.reviewing.acquire().await.map_err(|_| Refused::Busy)?;
         // Another call with it may have been first.
-        if let Some(found) = self.known(token) {
+        if let Some(found) = self.known(&fingerprint) {
             return found;
         }
         self.reviews.fetch_add(1, Ordering::Relaxed);
@@ -113,7 +123,7 @@ impl Identities {
             Err(_) => now + REFUSED_FOR,
         };
         self.keep(
-            token,
+            fingerprint,
             Known {
                 found: found.clone(),
                 until,
@@ -123,7 +133,7 @@ impl Identities {
         found
     }
 
-    fn known(&self, token: &str) -> Option<Result<PodIdentity, Refused>> {
+    fn known(&self, token: &Fingerprint) -> Option<Result<PodIdentity, Refused>> {
         [&self.known, &self.refused].into_iter().find_map(|known| {
             let known = known.lock().unwrap_or_else(PoisonError::into_inner);
             let known = known.get(token)?;
@@ -131,7 +141,7 @@ impl Identities {
         })
     }
 
-    fn keep(&self, token: &str, found: Known, now: SystemTime) {
+    fn keep(&self, token: Fingerprint, found: Known, now: SystemTime) {
         let (known, most) = match found.found {
             Ok(_) => (&self.known, KEPT_MOST),
             Err(_) => (&self.refused, REFUSED_KEPT_MOST),
@@ -143,7 +153,7 @@ impl Identities {
                 known.clear();
             }
         }
-        known.insert(token.to_owned(), found);
+        known.insert(token, found);
     }
 
     async fn review(&self, token: &str) -> kube::Result<TokenReviewStatus> {

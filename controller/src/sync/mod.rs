@@ -28,6 +28,13 @@ use refusal::Refused;
 /// How long a call of a pod that the API server has not told of yet waits for that.
 const UNSEEN_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a call waits for a leader to be known, as after a restart: longer than a lease lasts that nobody renews. All sidecars come
+/// in that time, and one that is refused comes back only after all others.
+const LEADER_PATIENCE: Duration = Duration::from_secs(15);
+
+/// The same for a call that asks to be answered at once: its pod goes by its own permit soon.
+const LEADER_PATIENCE_AT_ONCE: Duration = Duration::from_millis(600);
+
 /// How long a report may take to come whole.
 pub(crate) const BODY_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -158,7 +165,10 @@ async fn whole(request: Request) -> Result<Bytes, Refused> {
 }
 
 async fn answer(sync: &Arc<Sync>, request: Request) -> Result<Response, Refused> {
-    if let Leadership::Follows { leader } = sync.leadership() {
+    if let Leadership::Follows {
+        leader: leader @ Some(_),
+    } = sync.leadership()
+    {
         return Err(Refused::NotLeading { leader });
     }
     let token = request
@@ -173,6 +183,7 @@ async fn answer(sync: &Arc<Sync>, request: Request) -> Result<Response, Refused>
     let report: Report =
         serde_json::from_slice(&body).map_err(|error| Refused::Malformed(error.to_string()))?;
     drop(body);
+    Box::pin(leads(sync, report.at_once)).await?;
     let speaker = Box::pin(sync.identities.of(&token)).await?;
     drop(token);
     if speaker != report.pod {
@@ -228,6 +239,25 @@ async fn answer(sync: &Arc<Sync>, request: Request) -> Result<Response, Refused>
             }
         }
     }
+}
+
+/// That this replica leads, once it is known who does.
+async fn leads(sync: &Sync, at_once: bool) -> Result<(), Refused> {
+    let patience = if at_once {
+        LEADER_PATIENCE_AT_ONCE
+    } else {
+        LEADER_PATIENCE
+    };
+    let mut leadership = sync.leadership.clone();
+    let known = leadership.wait_for(|now| *now != Leadership::Follows { leader: None });
+    let leader = match tokio::time::timeout(patience, known).await {
+        Ok(Ok(now)) => match &*now {
+            Leadership::Leads => return Ok(()),
+            Leadership::Follows { leader } => leader.clone(),
+        },
+        Ok(Err(_)) | Err(_) => None,
+    };
+    Err(Refused::NotLeading { leader })
 }
 
 /// The pod, once the API server has told of it: its sidecar may call sooner.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use ringside::pressure::leave::{Leaving, Rule, Stand};
 use ringside::settings::Assignment;
-use ringside::settings::controller::{Controller, Host, Look, View, first, work};
+use ringside::settings::controller::{Controller, Host, Look, Outcome, View, first, work};
 use ringside::time::Time;
 use ringside_api::sync::{Leave, PodIdentity, RefusedOffer, State};
 use tempfile::TempDir;
@@ -188,6 +188,11 @@ impl Stubbed {
     pub fn connected_since(&self) -> Option<Instant> {
         let (_, since) = self.view.seen().connected?;
         Some(self.epoch + Duration::from_nanos(since.as_nanos()))
+    }
+
+    /// How often a call came out so.
+    pub fn calls(&self, outcome: Outcome) -> u64 {
+        self.view.calls(outcome)
     }
 
     /// Ready, or not any more, for another reason than pressure.

@@ -131,7 +131,8 @@ pub fn run(options: Options) -> anyhow::Result<Ended> {
         .build()
         .context("the runtime of the admin listener cannot be set up")?;
     let (access_log, lines) = AccessLog::new();
-    let writer = access_lines::start(lines).context("the access log's thread cannot be started")?;
+    let writer = access_lines::start(lines, options.epoch)
+        .context("the access log's thread cannot be started")?;
     let team = start_workers(&options, &config, &live, limit, &access_log)?;
     let state = Arc::new(State::new(Made {
         epoch: options.epoch,

@@ -6,10 +6,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use ringside_api::settings::AccessLogMode;
+use socket2::SockAddr;
 
 use super::Connection;
 use super::shared::Relay;
@@ -29,24 +30,41 @@ pub struct Line {
     pub reason: CloseReason,
     /// The client's address.
     pub client: Option<SocketAddr>,
-    /// How long it was open.
-    pub lasted: Duration,
+    /// The addresses of the target, and which of them it was connected to; `None` of one that was connected to none.
+    pub upstream: Option<(Arc<Vec<SockAddr>>, usize)>,
+    /// When it was accepted.
+    pub opened: Time,
+    /// When it ended.
+    pub closed: Time,
+    /// How long it took to be connected to the target, all attempts together.
+    pub connect: Option<Duration>,
     /// Bytes passed on from the client.
     pub from_client_bytes: u64,
     /// Bytes passed on from the target.
     pub from_upstream_bytes: u64,
+    /// Lines that were dropped since the one before this.
+    pub left_out: u64,
 }
 
 impl Line {
     pub(super) fn of(connection: &Connection, reason: CloseReason, now: Time) -> Self {
         let flow = &connection.flow;
+        let connect = connection.connect_micros;
+        let upstream = connection.addresses.clone().filter(|_| connect > 0);
         Line {
             relay: connection.relay.clone(),
             reason,
             client: connection.client,
-            lasted: now.saturating_since(flow.opened()),
+            upstream: upstream.map(|addresses| {
+                let index = connection.address_index(addresses.len());
+                (addresses, index)
+            }),
+            opened: flow.opened(),
+            closed: now,
+            connect: (connect > 0).then(|| Duration::from_micros(u64::from(connect))),
             from_client_bytes: flow.relayed_bytes(Side::Client),
             from_upstream_bytes: flow.relayed_bytes(Side::Upstream),
+            left_out: 0,
         }
     }
 }
@@ -55,7 +73,13 @@ impl Line {
 #[derive(Debug, Clone)]
 pub struct AccessLog {
     lines: SyncSender<Line>,
-    paid_until_nanos: Arc<AtomicU64>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    paid_until_nanos: AtomicU64,
+    left_out: AtomicU64,
 }
 
 impl AccessLog {
@@ -65,7 +89,7 @@ impl AccessLog {
         (
             AccessLog {
                 lines,
-                paid_until_nanos: Arc::default(),
+                shared: Arc::default(),
             },
             written,
         )
@@ -81,14 +105,24 @@ impl AccessLog {
     }
 
     /// Puts a line into the queue; false if it was dropped.
-    pub(super) fn write(&self, line: Line, most_per_second: u32, now: Time) -> bool {
+    pub(super) fn write(&self, mut line: Line, most_per_second: u32, now: Time) -> bool {
+        let Shared {
+            paid_until_nanos,
+            left_out,
+        } = &*self.shared;
         let rate = Rate::per_second(most_per_second);
-        let paid = Time::from_nanos(self.paid_until_nanos.load(Ordering::Relaxed));
+        let paid = Time::from_nanos(paid_until_nanos.load(Ordering::Relaxed));
         if !rate.has_token(paid, now) {
+            left_out.fetch_add(1, Ordering::Relaxed);
             return false;
         }
-        self.paid_until_nanos
-            .store(rate.spend(paid, 1, now).as_nanos(), Ordering::Relaxed);
-        self.lines.try_send(line).is_ok()
+        paid_until_nanos.store(rate.spend(paid, 1, now).as_nanos(), Ordering::Relaxed);
+        line.left_out = left_out.swap(0, Ordering::Relaxed);
+        let Err(refused) = self.lines.try_send(line) else {
+            return true;
+        };
+        let (TrySendError::Full(line) | TrySendError::Disconnected(line)) = refused;
+        left_out.fetch_add(line.left_out + 1, Ordering::Relaxed);
+        false
     }
 }

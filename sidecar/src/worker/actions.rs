@@ -185,10 +185,9 @@ impl<B: Backend> Worker<B> {
         if addresses.is_empty() {
             return self.on_connect_failed(id, CloseReason::NoAddress);
         }
-        let index =
-            (connection.first_address.wrapping_add(connection.attempts)) as usize % addresses.len();
+        let addresses = addresses.clone();
         connection.attempts += 1;
-        let address = &addresses[index];
+        let address = &addresses[connection.address_index(addresses.len())];
         match self.backend.socket(address, &self.limits.sockets) {
             Ok(socket) => {
                 self.surroundings.shared.count_descriptors(1);

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
+use ringside_api::settings::AccessLogMode;
+
 use super::stats::Retry;
 use super::{Worker, mark_dirty};
 use crate::backend::{Backend, Completion, Errno, Event, OperationKind};
@@ -124,8 +126,13 @@ impl<B: Backend> Worker<B> {
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
-        connection.addresses = None;
         let waited = self.now.saturating_since(connection.flow.opened());
+        if self.limits.settings.access_log.mode == AccessLogMode::Off {
+            connection.addresses = None;
+        } else {
+            let micros = waited.as_micros().clamp(1, u32::MAX.into());
+            connection.connect_micros = micros as u32;
+        }
         self.surroundings
             .stats
             .connect

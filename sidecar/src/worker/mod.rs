@@ -140,10 +140,12 @@ struct Connection {
     relay: Arc<Relay>,
     /// Who it is, for the access log and the limit by source; not looked up where both are off.
     client: Option<SocketAddr>,
-    /// The target's addresses while they are tried, and how many were.
+    /// The target's addresses while they are tried, and how many were; kept for the access log where there is one.
     addresses: Option<Arc<Vec<SockAddr>>>,
     attempts: u32,
     first_address: u32,
+    /// How long connecting took, 1 at least, and as far as the access log wants it; 0 before.
+    connect_micros: u32,
     /// When its timer comes.
     timer_at: Time,
     is_dirty: bool,
@@ -426,6 +428,7 @@ impl Connection {
             addresses: None,
             attempts: 0,
             first_address: 0,
+            connect_micros: 0,
             timer_at: Time::MAX,
             is_dirty: false,
             is_streaming: false,
@@ -433,5 +436,11 @@ impl Connection {
             is_of_source: false,
             moves_out: [false; 2],
         }
+    }
+
+    /// Which of so many addresses was tried last.
+    fn address_index(&self, addresses: usize) -> usize {
+        let tried = self.attempts.saturating_sub(1);
+        self.first_address.wrapping_add(tried) as usize % addresses.max(1)
     }
 }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ringside::settings::controller::Outcome;
 use ringside_e2e::apiserver::ApiServer;
 use ringside_e2e::fleet::stub::{Manner, Speaker, Stub, Stubbed};
 use ringside_e2e::installation::{Controller, Installation};
@@ -107,6 +108,27 @@ impl Fleet {
         }
         let most = seconds.values().max().copied().unwrap_or(0);
         format!("at most {most} connections in a second")
+    }
+
+    /// How calls came out so far, in the order of [`Outcome::ALL`].
+    pub(crate) fn outcomes(&self) -> Vec<u64> {
+        let of = |outcome| {
+            self.sidecars
+                .iter()
+                .map(move |sidecar| sidecar.calls(outcome))
+        };
+        Outcome::ALL.map(|outcome| of(outcome).sum()).to_vec()
+    }
+
+    /// What came of the calls since `before` that were not answered.
+    pub(crate) fn failed_since(&self, before: &[u64]) -> String {
+        let now = self.outcomes();
+        let failed = Outcome::ALL.iter().zip(now.iter().zip(before));
+        let told: Vec<String> = failed
+            .filter(|(outcome, (now, before))| **outcome != Outcome::Answered && now > before)
+            .map(|(outcome, (now, before))| format!("{} {}", now - before, outcome.label()))
+            .collect();
+        told.join(", ")
     }
 
     /// Changes the ClusterRelayPolicy; returns after how many seconds each sidecar ran it, counted from when the API server had it.

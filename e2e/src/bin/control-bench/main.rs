@@ -182,14 +182,17 @@ async fn measure(server: &ApiServer, sidecars: usize, idle: Duration) -> Vec<Row
     let (mut controller, mut restarts) = (controller, Vec::new());
     for (how, signal) in [("asked to end", libc::SIGTERM), ("killed", libc::SIGKILL)] {
         let reviews = "ringside_controller_token_reviews_total";
+        let before = fleet.outcomes();
         end(&mut controller, signal);
         let begin = Instant::now();
         controller = started(&installation, controller.tls.port());
+        let reads = begin.elapsed().as_secs_f64();
         fleet.all_connected_since(begin).await;
         let all = begin.elapsed().as_secs_f64();
         restarts.push(format!(
-            "{how}: {all:.1} s; {}, {:.0} TokenReviews",
+            "{how}: {all:.1} s, {reads:.1} of them to read the cluster; {}; of the calls {}; {:.0} TokenReviews",
             fleet.storm(begin),
+            fleet.failed_since(&before),
             metric(&controller, reviews)
         ));
     }

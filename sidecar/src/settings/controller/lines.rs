@@ -14,8 +14,9 @@ use super::connection::Connection;
 use super::failure::Failure;
 use crate::time::Time;
 
-/// How long a spare connection is kept.
-const SPARE_FOR: Duration = Duration::from_secs(30);
+/// How long a spare connection is kept: changes come in groups, such as a wish to leave, the grant, and being away. Longer would cost a
+/// controller whose sidecars all change now and then a second connection for most of them.
+const SPARE_FOR: Duration = Duration::from_secs(5);
 
 /// A call under way; its connection comes back with the answer.
 pub(super) type Asked = Pin<Box<dyn Future<Output = (Connection, Result<Bytes, Failure>)> + Send>>;

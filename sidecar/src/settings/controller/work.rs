@@ -106,14 +106,18 @@ impl Work {
             };
             let shown = authorization(&self.controller)?;
             let request = request(&self.controller, shown, &report)?;
-            lines.close_unused(self.host.now());
             let mut asked: Asked = Box::pin(call(connection, request, limit));
             let answered = loop {
                 let wait = tokio::time::sleep(self.host.look_every());
                 tokio::select! {
                     answered = &mut asked => break Some(answered),
                     () = lines.let_go(|| self.host.now()) => {}
-                    () = wait => if self.must_call(called) { break None },
+                    () = wait => {
+                        lines.close_unused(self.host.now());
+                        if self.must_call(called) {
+                            break None;
+                        }
+                    }
                 }
             };
             let Some((same, answer)) = answered else {
