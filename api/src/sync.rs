@@ -1,7 +1,10 @@
-//! What a sidecar and the controller say to each other: one long poll, in which state goes up and settings come down.
+//! What a sidecar and the controller say to each other: calls that are held until there is news, in which state goes up and settings come down.
 //!
-//! It owns the words and their meaning on the wire, JSON over HTTP/2 and TLS. Fields that a reader does not know are passed over, so
+//! It owns the words and their meaning on the wire, JSON over HTTP/1.1 and TLS, and after the first call in frames over the same
+//! connection ([`frames`]). Fields that a reader does not know are passed over, so
 //! that either side may be newer. It never speaks itself.
+
+pub mod frames;
 
 use serde::{Deserialize, Serialize};
 

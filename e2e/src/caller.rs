@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
+use ringside_api::sync::frames;
 use serde_json::{Value, json};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
@@ -142,6 +143,38 @@ impl Caller {
         }
     }
 
+    /// A first call that asks for a line, and what is answered to that.
+    ///
+    /// # Errors
+    /// As of [`call`](Self::call).
+    pub fn upgrade(&mut self, token: Option<&str>, body: &str) -> io::Result<Answer> {
+        self.send(upgrade(token, body, frames::PROTOCOL).as_bytes())?;
+        self.answer()
+    }
+
+    /// Another call on a line, as whatever it may be.
+    ///
+    /// # Errors
+    /// As of [`send`](Self::send).
+    pub fn send_frame(&mut self, body: &[u8]) -> io::Result<()> {
+        self.send(&frames::frame(&[body]))
+    }
+
+    /// The next reply on a line: its call's number, and what it says.
+    ///
+    /// # Errors
+    /// The connection ends before it is whole, or it is no reply.
+    pub fn reply(&mut self) -> io::Result<(u32, Answer)> {
+        let mut length = [0; 4];
+        self.0.read_exact(&mut length)?;
+        let mut frame = vec![0; u32::from_be_bytes(length) as usize];
+        self.0.read_exact(&mut frame)?;
+        let reply = frames::Reply::decode(&frame).ok_or_else(|| io::Error::other("no reply"))?;
+        let body = String::from_utf8_lossy(reply.body).into_owned();
+        let (status, head) = (reply.status, String::new());
+        Ok((reply.number, Answer { status, head, body }))
+    }
+
     /// One call, and its answer.
     ///
     /// # Errors
@@ -160,6 +193,12 @@ pub fn request(method: &str, path: &str, token: Option<&str>, body: &str) -> Str
         token.unwrap_or_default(),
         body.len()
     )
+}
+
+/// A first call as text, which asks to go on in `protocol`.
+pub fn upgrade(token: Option<&str>, body: &str, protocol: &str) -> String {
+    let asks = format!("\r\nconnection: upgrade\r\nupgrade: {protocol}\r\ncontent-type");
+    request("POST", "/v1/sync", token, body).replacen("\r\ncontent-type", &asks, 1)
 }
 
 /// The report of a pod's sidecar that takes connections and wants to be answered at once; `leave` is `Stays`, `Wants` or `Away`.

@@ -4,8 +4,8 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes, HttpBody};
@@ -24,9 +24,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::server::TlsStream;
 
 use super::Shared;
+use super::calls::{Calls, OpenCall};
 use super::counts::{Counts, HandshakeFailure};
 use super::limits::Limits;
 use super::room::Place;
+use super::takeover::{Activity, Takeover};
 
 /// The protocol of that name in a handshake.
 pub(super) const HTTP2: &[u8] = b"h2";
@@ -105,14 +107,21 @@ async fn answer(
     stream: TlsStream<TcpStream>,
     peer: SocketAddr,
     place: Place,
-    stop: watch::Receiver<bool>,
+    mut stop: watch::Receiver<bool>,
 ) {
     let limits = &shared.limits;
     let calls = Arc::new(Calls::new(Instant::now(), place));
+    let takeover = Takeover::default();
+    // As was agreed in the handshake.
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
     let service = {
         let (router, counts) = (shared.router.clone(), shared.counts.clone());
         let calls = calls.clone();
-        service_fn(move |request| {
+        let takeover = (!is_http2).then(|| takeover.clone());
+        service_fn(move |mut request: Request<Incoming>| {
+            if let Some(takeover) = &takeover {
+                request.extensions_mut().insert(takeover.clone());
+            }
             call(
                 TowerToHyperService::new(router.clone()),
                 &counts,
@@ -122,27 +131,42 @@ async fn answer(
             )
         })
     };
-    // As was agreed in the handshake. Each kind on the heap by itself: sidecars' are many and HTTP/1.1, and the other's state is larger.
-    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
     let stream = TokioIo::new(stream);
-    if is_http2 {
-        let connection = http2(limits).serve_connection(stream, service);
-        Box::pin(drive(shared, connection, &calls, stop)).await;
+    // On the heap each, and gone with the end of HTTP: sidecars' connections are many, and little is to be held for them.
+    let left = if is_http2 {
+        let mut connection = Box::pin(http2(limits).serve_connection(stream, service));
+        drive(shared, connection.as_mut(), shut_down, &calls, &mut stop).await;
+        None
     } else {
-        let connection = http1(limits).serve_connection(stream, service);
-        Box::pin(drive(shared, connection, &calls, stop)).await;
+        let mut connection = Box::pin(http1(limits).serve_connection(stream, service));
+        drive(shared, connection.as_mut(), shut_down, &calls, &mut stop).await;
+        takeover.take().map(|begin| {
+            let parts = Pin::into_inner(connection).into_parts();
+            (begin, parts)
+        })
+    };
+    let Some((begin, parts)) = left else { return };
+    // Nothing follows a request before its answer.
+    if parts.read_buf.is_empty() {
+        let mut session = begin(parts.io.into_inner(), Activity(calls.clone()));
+        drop(parts.service);
+        drive(shared, session.as_mut(), |_| {}, &calls, &mut stop).await;
     }
 }
 
-/// Runs a connection until it ends, is idle for too long, or the server is to stop.
-async fn drive(
+fn shut_down<C: GracefulConnection>(connection: Pin<&mut C>) {
+    connection.graceful_shutdown();
+}
+
+/// Runs a connection until it ends, is idle for too long, or the server is to stop; `ask_to_end` asks it to end as soon as nothing is asked on it.
+async fn drive<C: Future + ?Sized>(
     shared: &Shared,
-    connection: impl GracefulConnection,
+    mut connection: Pin<&mut C>,
+    ask_to_end: impl Fn(Pin<&mut C>),
     calls: &Calls,
-    mut stop: watch::Receiver<bool>,
+    stop: &mut watch::Receiver<bool>,
 ) {
     let limits = &shared.limits;
-    let mut connection = pin!(connection);
     let mut ends: Option<Instant> = None;
     loop {
         let look = ends.unwrap_or_else(|| calls.look_at(limits, Instant::now()));
@@ -150,12 +174,12 @@ async fn drive(
             // Its errors are its client's: gone, or speaking no HTTP.
             _ = &mut connection => return,
             _ = stop.wait_for(|stop| *stop), if ends.is_none() => {
-                connection.as_mut().graceful_shutdown();
+                ask_to_end(connection.as_mut());
                 ends = Some(Instant::now() + limits.grace);
             }
             () = calls.place.sent_away(), if ends.is_none() => {
                 // Unless something was asked meanwhile.
-                if calls.state().open == 0 {
+                if calls.is_quiet() {
                     return;
                 }
             }
@@ -165,7 +189,7 @@ async fn drive(
                 }
                 if calls.is_idle(limits, Instant::now()) {
                     shared.counts.closed_idle();
-                    connection.as_mut().graceful_shutdown();
+                    ask_to_end(connection.as_mut());
                     ends = Some(Instant::now() + limits.grace);
                 }
             }
@@ -210,81 +234,6 @@ fn call(
     request.extensions_mut().insert(ConnectInfo(peer));
     let answer = hyper::service::Service::call(&router, request);
     answer.map(move |answer| answer.map(|answer| answer.map(|body| Body::new(Held { body, open }))))
-}
-
-/// The calls of a connection.
-struct Calls {
-    state: Mutex<CallsState>,
-    place: Place,
-}
-
-struct CallsState {
-    open: u32,
-    any: bool,
-    /// When it was accepted, or the last call ended.
-    since: Instant,
-}
-
-impl Calls {
-    fn new(since: Instant, place: Place) -> Self {
-        let (open, any) = (0, false);
-        let state = Mutex::new(CallsState { open, any, since });
-        Self { state, place }
-    }
-
-    fn begin(calls: &Arc<Self>) -> OpenCall {
-        let mut state = calls.state();
-        state.open += 1;
-        state.any = true;
-        if state.open == 1 {
-            calls.place.is_idle(false);
-        }
-        drop(state);
-        OpenCall(calls.clone())
-    }
-
-    /// When it may be idle for too long at the earliest.
-    fn look_at(&self, limits: &Limits, now: Instant) -> Instant {
-        let state = self.state();
-        match state.open {
-            0 => state.over(limits),
-            _ => now + limits.idle,
-        }
-    }
-
-    fn is_idle(&self, limits: &Limits, now: Instant) -> bool {
-        let state = self.state();
-        state.open == 0 && now >= state.over(limits)
-    }
-
-    fn state(&self) -> std::sync::MutexGuard<'_, CallsState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl CallsState {
-    fn over(&self, limits: &Limits) -> Instant {
-        self.since
-            + if self.any {
-                limits.idle
-            } else {
-                limits.first_request
-            }
-    }
-}
-
-/// A call that is being answered, until it is dropped.
-struct OpenCall(Arc<Calls>);
-
-impl Drop for OpenCall {
-    fn drop(&mut self) {
-        let mut state = self.0.state();
-        state.open -= 1;
-        state.since = Instant::now();
-        if state.open == 0 {
-            self.0.place.is_idle(true);
-        }
-    }
 }
 
 /// A body that keeps its call open.

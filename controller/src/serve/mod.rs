@@ -3,13 +3,17 @@
 //! It owns sockets, handshakes, their limits and their ends. What is answered is the router's, what is shown the resolver's; it knows
 //! neither. Every limit has a name in [`Limits`], and whatever reaches one is counted in [`Counts`].
 
+mod calls;
 mod connection;
 mod counts;
 mod limits;
 mod room;
+mod takeover;
 
+pub use calls::OpenCall;
 pub use counts::{Counts, HandshakeFailure};
 pub use limits::Limits;
+pub use takeover::{Activity, Session, Takeover};
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,8 +1,10 @@
-//! The controller's side of sync: each sidecar's long poll is checked, told to the fleet, and answered when there is news.
+//! The controller's side of sync: each sidecar's calls are checked, told to the fleet, and answered when there is news.
 //!
 //! It owns the calls that are open, and bounds what each may send and for how long. What is answered is the fleet's to decide.
 
+mod held;
 pub mod identity;
+mod line;
 mod refusal;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,13 +17,16 @@ use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::post;
+use ringside_api::sync::frames::PROTOCOL;
 use ringside_api::sync::{PATH, PodIdentity, REPORT_BYTES_MOST, Report};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::fleet::Fleet;
 use crate::fleet::permits::PodId;
-use crate::fleet::{Fleet, Turn};
 use crate::leader::Leadership;
+use crate::serve::Takeover;
+use held::Held;
 use identity::Identities;
 use refusal::Refused;
 
@@ -123,34 +128,43 @@ pub fn router(sync: Arc<Sync>) -> Router {
         .with_state(sync)
 }
 
-/// A call that is open. Dropped without an answer, the sidecar is gone or calls again.
-struct Call {
-    sync: Arc<Sync>,
-    pod: PodId,
-    number: u64,
-    is_answered: bool,
-}
-
-impl Drop for Call {
-    fn drop(&mut self) {
-        self.sync.counts.open.fetch_sub(1, Ordering::Relaxed);
-        if !self.is_answered {
-            self.sync.counts.given_up.fetch_add(1, Ordering::Relaxed);
-            let now = self.sync.now();
-            self.sync.fleet().end_call(self.pod, self.number, now);
-        }
-    }
-}
-
 async fn call(State(sync): State<Arc<Sync>>, request: Request) -> Response {
-    match answer(&sync, request).await {
-        Ok(response) => response,
-        Err(refused) => {
-            sync.counts.refused.fetch_add(1, Ordering::Relaxed);
-            refused.log();
-            refused.into_response()
+    let takeover = takeover(&request);
+    let called = match Box::pin(taken(&sync, request)).await {
+        Ok(held) => held,
+        Err(refused) => return told(&sync, refused).into_response(),
+    };
+    match takeover {
+        Some(takeover) => {
+            takeover.follow_with(|stream, activity| {
+                Box::pin(line::speak(sync, called, stream, activity))
+            });
+            let head = [(header::CONNECTION, "upgrade"), (header::UPGRADE, PROTOCOL)];
+            (StatusCode::SWITCHING_PROTOCOLS, head).into_response()
         }
+        // Whoever looks by hand.
+        None => match { called }.answer().await {
+            Ok(answer) => Json(answer).into_response(),
+            Err(refused) => told(&sync, refused).into_response(),
+        },
     }
+}
+
+/// What turns the connection into a line, where that is asked for.
+fn takeover(request: &Request) -> Option<Takeover> {
+    let asked = request.headers().get(header::UPGRADE)?;
+    let takeover = request.extensions().get::<Takeover>()?;
+    asked
+        .as_bytes()
+        .eq_ignore_ascii_case(PROTOCOL.as_bytes())
+        .then(|| takeover.clone())
+}
+
+/// Counts and logs a refusal.
+fn told(sync: &Sync, refused: Refused) -> Refused {
+    sync.counts.refused.fetch_add(1, Ordering::Relaxed);
+    refused.log();
+    refused
 }
 
 /// The whole body, in time.
@@ -164,7 +178,8 @@ async fn whole(request: Request) -> Result<Bytes, Refused> {
     }
 }
 
-async fn answer(sync: &Arc<Sync>, request: Request) -> Result<Response, Refused> {
+/// A call that came as a request.
+async fn taken(sync: &Arc<Sync>, request: Request) -> Result<Held, Refused> {
     if let Leadership::Follows {
         leader: leader @ Some(_),
     } = sync.leadership()
@@ -178,67 +193,24 @@ async fn answer(sync: &Arc<Sync>, request: Request) -> Result<Response, Refused>
         .and_then(|value| value.strip_prefix("Bearer "))
         .ok_or(Refused::NoToken)?
         .to_owned();
-    // In boxes, which go: what such a question takes would be held for as long as the call is.
-    let body = Box::pin(whole(request)).await?;
-    let report: Report =
+    let body = whole(request).await?;
+    let report =
         serde_json::from_slice(&body).map_err(|error| Refused::Malformed(error.to_string()))?;
-    drop(body);
-    Box::pin(leads(sync, report.at_once)).await?;
-    let speaker = Box::pin(sync.identities.of(&token)).await?;
-    drop(token);
+    admit(sync, &token, report).await
+}
+
+/// Takes a call of whoever's token this is.
+async fn admit(sync: &Arc<Sync>, token: &str, report: Report) -> Result<Held, Refused> {
+    leads(sync, report.at_once).await?;
+    let speaker = sync.identities.of(token).await?;
     if speaker != report.pod {
         return Err(Refused::ForAnother {
             speaker: Box::new(speaker),
             named: Box::new(report.pod),
         });
     }
-    let pod = Box::pin(seen(sync, &report.pod)).await?;
-    let trusts = report.trusts.clone();
-    let mut leadership = sync.leadership.clone();
-    let (number, waiter) = {
-        let mut fleet = sync.fleet();
-        let number = fleet
-            .begin_call(pod, report, sync.now())
-            .ok_or(Refused::Gone)?;
-        (number, fleet.waiter(pod).ok_or(Refused::Gone)?)
-    };
-    sync.counts.open.fetch_add(1, Ordering::Relaxed);
-    let mut call = Call {
-        sync: sync.clone(),
-        pod,
-        number,
-        is_answered: false,
-    };
-    loop {
-        // Before looking, so that what happens in between is not missed.
-        let stirred = waiter.notified();
-        tokio::pin!(stirred);
-        stirred.as_mut().enable();
-        let turn = sync.fleet().turn(pod, number, sync.now());
-        match turn {
-            Turn::Answer(mut answer) => {
-                call.is_answered = true;
-                sync.counts.answered.fetch_add(1, Ordering::Relaxed);
-                let trust = sync.trust.borrow();
-                if !trust.pem.is_empty() && trust.fingerprint != trusts {
-                    answer.ca = Some(trust.pem.clone());
-                }
-                return Ok(Json(answer).into_response());
-            }
-            Turn::Over => return Err(Refused::Overtaken),
-            Turn::Wait(until) => {
-                tokio::select! {
-                    () = stirred => {}
-                    () = tokio::time::sleep_until(sync.epoch + until) => {}
-                    _ = leadership.changed() => {
-                        if let Leadership::Follows { leader } = sync.leadership() {
-                            return Err(Refused::NotLeading { leader });
-                        }
-                    }
-                }
-            }
-        }
-    }
+    let pod = seen(sync, &report.pod).await?;
+    Held::begin(sync, pod, report)
 }
 
 /// That this replica leads, once it is known who does.

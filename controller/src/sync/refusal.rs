@@ -14,7 +14,7 @@ use super::BODY_PATIENCE;
 const LINE_EVERY_SECONDS: u64 = 10;
 
 /// After how many seconds a sidecar may come back that comes too early.
-const RETRY_AFTER_SECONDS: &str = "2";
+pub(super) const RETRY_AFTER_SECONDS: u16 = 2;
 
 /// Why a call is not answered.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -88,7 +88,7 @@ impl Refused {
         }
     }
 
-    fn status(&self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::NotLeading { .. } => StatusCode::MISDIRECTED_REQUEST,
             Self::NoToken | Self::BadToken(_) => StatusCode::UNAUTHORIZED,
@@ -131,20 +131,23 @@ impl Refused {
     }
 }
 
-impl IntoResponse for Refused {
-    fn into_response(self) -> Response {
-        let leader = match &self {
-            Self::NotLeading { leader } => leader.clone(),
+impl From<&Refused> for Refusal {
+    fn from(refused: &Refused) -> Self {
+        let leader = match refused {
+            Refused::NotLeading { leader } => leader.clone(),
             _ => None,
         };
-        let refusal = Refusal {
-            why: self.to_string(),
-            leader,
-        };
+        let why = refused.to_string();
+        Self { why, leader }
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
         let status = self.status();
-        let mut response = (status, Json(refusal)).into_response();
+        let mut response = (status, Json(Refusal::from(&self))).into_response();
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            let after = HeaderValue::from_static(RETRY_AFTER_SECONDS);
+            let after = HeaderValue::from(RETRY_AFTER_SECONDS);
             response.headers_mut().insert(header::RETRY_AFTER, after);
         }
         response

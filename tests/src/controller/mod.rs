@@ -1,24 +1,23 @@
-//! A controller that does what a test says: a real server, TLS 1.3 and HTTP/1.1, on a thread of its own; gone when dropped.
+//! A controller that does what a test says: a real server, TLS 1.3, HTTP/1.1 and then frames, on a thread of its own; gone when dropped.
 
 pub mod identity;
+mod line;
 pub mod pod;
 pub mod script;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, Response};
-use hyper::body::{Bytes, Frame, Incoming};
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use ringside_api::sync::{HOLD_MILLIS, PATH, REPORT_BYTES_MOST, Report};
+use ringside_api::sync::frames::PROTOCOL;
+use ringside_api::sync::{PATH, REPORT_BYTES_MOST, Report};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 use tokio_rustls::TlsAcceptor;
@@ -168,103 +167,66 @@ async fn serve(stream: TcpStream, tls: TlsAcceptor, shared: Arc<Shared>) {
     let service = service_fn(move |request| answer(request, shared.clone()));
     let _ = hyper::server::conn::http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades()
         .await;
 }
 
 async fn answer(
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     shared: Arc<Shared>,
 ) -> Result<Response<Body>, Infallible> {
     assert_eq!(
         (request.method().as_str(), request.uri().path()),
         ("POST", PATH)
     );
+    assert_eq!(request.headers()["upgrade"], PROTOCOL);
     let authorization = request.headers()["authorization"]
         .to_str()
         .expect("text")
         .to_owned();
+    let upgrade = hyper::upgrade::on(&mut request);
     let body = to_bytes(Body::new(request.into_body()), REPORT_BYTES_MOST).await;
     let Ok(body) = body else {
         // The call was given up.
         return Ok(Response::new(Body::empty()));
     };
     let report: Report = serde_json::from_slice(&body).expect("a report");
-    let number = {
-        let mut calls = shared.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        calls.push(Call {
-            at: std::time::Instant::now(),
-            authorization,
-            report: report.clone(),
-        });
-        calls.len()
-    };
-    shared.newest.send_replace(number);
-    let mut newest = shared.newest.subscribe();
-    let held = tokio::time::timeout(
-        Duration::from_millis(HOLD_MILLIS),
-        held(report, shared.script.subscribe()),
-    );
-    tokio::select! {
-        biased;
-        answer = held => Ok(answer.unwrap_or_else(|_| Response::new(Body::from(r#"{"offer":{"Keep":""}}"#)))),
-        _ = newest.wait_for(|newest| *newest > number) => {
-            let overtaken = Response::builder().status(409).body(Body::empty());
-            Ok(overtaken.expect("an answer"))
+    let called = shared.take(authorization, &report);
+    let manner = shared.script.borrow().manner.clone();
+    if let Manner::Says(status, headers, body) = manner
+        && status != 200
+    {
+        let mut response = Response::builder().status(status);
+        for (name, value) in headers {
+            response = response.header(name, value);
         }
+        return Ok(response.body(Body::from(body)).expect("an answer"));
     }
+    tokio::spawn(async move {
+        if let Ok(upgraded) = upgrade.await {
+            line::speak(TokioIo::new(upgraded), shared, called, report).await;
+        }
+    });
+    let agreed = Response::builder()
+        .status(101)
+        .header("connection", "upgrade")
+        .header("upgrade", PROTOCOL);
+    Ok(agreed.body(Body::empty()).expect("an answer"))
 }
 
-/// The answer, as soon as the script has one.
-async fn held(report: Report, mut script: watch::Receiver<Script>) -> Response<Body> {
-    loop {
-        let now = script.borrow_and_update().clone();
-        match &now.manner {
-            Manner::Answers => {
-                if let Some(answer) = now.answer(&report) {
-                    let text = serde_json::to_vec(&answer).expect("an answer");
-                    return Response::new(Body::from(text));
-                }
-            }
-            Manner::Says(status, headers, body) => {
-                let mut response = Response::builder().status(*status);
-                for (name, value) in headers {
-                    response = response.header(*name, value);
-                }
-                return response.body(Body::from(body.clone())).expect("an answer");
-            }
-            Manner::Endless => return Response::new(Body::new(Trickle(Duration::ZERO, None))),
-            Manner::Slow => {
-                let pause = Duration::from_millis(100);
-                return Response::new(Body::new(Trickle(pause, None)));
-            }
-            Manner::Silent => {}
-        }
-        if script.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
-/// Spaces without end: many at once, or one after each pause.
-struct Trickle(Duration, Option<Pin<Box<tokio::time::Sleep>>>);
-
-impl hyper::body::Body for Trickle {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let pause = self.0;
-        if pause.is_zero() {
-            return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b' '; 8192])))));
-        }
-        let sleep = self
-            .1
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(pause)));
-        std::task::ready!(sleep.as_mut().poll(context));
-        self.1 = None;
-        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b" ")))))
+impl Shared {
+    /// A call has come; returns its number.
+    fn take(&self, authorization: String, report: &Report) -> usize {
+        let number = {
+            let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+            calls.push(Call {
+                at: std::time::Instant::now(),
+                authorization,
+                report: report.clone(),
+            });
+            calls.len()
+        };
+        self.newest.send_replace(number);
+        number
     }
 }

@@ -1,14 +1,16 @@
-//! One call: a report goes up, an answer comes down, both bounded in bytes and in time.
+//! What is said in a call, and what it means where the answer is none. It owns the token's file, the first call as HTTP, and the limits of both.
 
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, RETRY_AFTER};
-use axum::http::{Request, StatusCode};
-use hyper::body::Bytes;
+use axum::http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, UPGRADE,
+};
+use axum::http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use ringside_api::sync::frames::PROTOCOL;
 use ringside_api::sync::{PATH, Refusal, Report};
 
-use super::connection::Connection;
 use super::failure::{Failure, RETRY_AFTER_MAX};
 use super::{Controller, reading};
 
@@ -24,8 +26,8 @@ const TOKEN_BYTES_MAX: u64 = 16 << 10;
 /// The most characters of what the controller says that are repeated.
 const WHY_CHARS_MAX: usize = 200;
 
-/// Says who this is, as the token does.
-pub(super) fn authorization(controller: &Controller) -> Result<HeaderValue, Failure> {
+/// Says who this is.
+pub(super) fn token(controller: &Controller) -> Result<String, Failure> {
     let path = controller.pod_files.join(TOKEN_FILE);
     let refuse = |problem: &dyn std::fmt::Display| {
         Failure::Refused(format!("{} cannot be shown: {problem}", path.display()))
@@ -35,68 +37,57 @@ pub(super) fn authorization(controller: &Controller) -> Result<HeaderValue, Fail
     if token.is_empty() {
         return Err(refuse(&"it is empty"));
     }
-    let mut header = HeaderValue::from_str(&format!("Bearer {token}"))
-        .map_err(|_| refuse(&"it has characters that no token has"))?;
-    header.set_sensitive(true);
-    Ok(header)
+    if HeaderValue::from_str(token).is_err() {
+        return Err(refuse(&"it has characters that no token has"));
+    }
+    Ok(token.to_owned())
 }
 
-/// The call as it goes over a connection.
+/// A connection's first call, which asks for frames after it.
 pub(super) fn request(
     controller: &Controller,
-    authorization: HeaderValue,
+    token: &str,
     report: &Report,
 ) -> Result<Request<Body>, Failure> {
-    let body = serde_json::to_vec(report).map_err(|error| Failure::Failed(error.to_string()))?;
+    let unmade =
+        |error: &dyn std::fmt::Display| Failure::Failed(format!("no request can be made: {error}"));
+    let body = serde_json::to_vec(report).map_err(|error| unmade(&error))?;
+    let mut shown =
+        HeaderValue::from_str(&format!("Bearer {token}")).map_err(|error| unmade(&error))?;
+    shown.set_sensitive(true);
     Request::post(PATH)
         .header(HOST, controller.address.to_string())
-        .header(AUTHORIZATION, authorization)
+        .header(AUTHORIZATION, shown)
         .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+        .header(CONNECTION, HeaderValue::from_static("upgrade"))
+        .header(UPGRADE, HeaderValue::from_static(PROTOCOL))
         .body(Body::from(body))
-        .map_err(|error| Failure::Failed(format!("no request can be made: {error}")))
+        .map_err(|error| unmade(&error))
 }
 
-/// Makes the call, in `limit` at most. The connection comes back with the answer.
-pub(super) async fn call(
-    mut connection: Connection,
-    request: Request<Body>,
-    limit: Duration,
-) -> (Connection, Result<Bytes, Failure>) {
-    let called = tokio::time::timeout(limit, call_unbounded(&mut connection, request));
-    let answer = called.await.unwrap_or_else(|_| {
-        Err(Failure::TimedOut(format!(
-            "there was no whole answer within {limit:?}"
-        )))
-    });
-    (connection, answer)
-}
-
-async fn call_unbounded(
-    connection: &mut Connection,
-    request: Request<Body>,
-) -> Result<Bytes, Failure> {
-    let broke = |error: hyper::Error| {
-        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
-        let (peer, cause) = (connection.peer, cause.unwrap_or_default());
-        Failure::Unreachable(format!("the connection to {peer} broke: {error}{cause}"))
+/// What HTTP says instead of an upgrade.
+pub(super) async fn not_upgraded(answer: Response<Incoming>) -> Failure {
+    let (head, body) = answer.into_parts();
+    let body = match to_bytes(Body::new(body), ANSWER_BYTES_MAX).await {
+        Ok(body) => body,
+        Err(error) => {
+            return Failure::Failed(format!(
+                "it is longer than {ANSWER_BYTES_MAX} bytes or broke off ({error})"
+            ));
+        }
     };
-    connection.sender.ready().await.map_err(broke)?;
-    let answer = connection.sender.send_request(request).await;
-    let (head, body) = answer.map_err(broke)?.into_parts();
-    let body = to_bytes(Body::new(body), ANSWER_BYTES_MAX).await;
-    let body = body.map_err(|error| {
-        Failure::Failed(format!(
-            "it is longer than {ANSWER_BYTES_MAX} bytes or broke off ({error})"
-        ))
-    })?;
-    if head.status == StatusCode::OK {
-        return Ok(body);
-    }
-    Err(refused(head.status, &head.headers, &body))
+    let seconds = head.headers.get(RETRY_AFTER);
+    let seconds = seconds.and_then(|after| after.to_str().ok());
+    let seconds = seconds.and_then(|seconds| seconds.trim().parse().ok());
+    refused(head.status, seconds, &body)
 }
 
-/// What an answer means that is not 200.
-fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Failure {
+/// What an answer means that is none.
+pub(super) fn refused(
+    status: StatusCode,
+    retry_after_seconds: Option<u64>,
+    body: &[u8],
+) -> Failure {
     let refusal: Refusal = serde_json::from_slice(body).unwrap_or_default();
     let why = match refusal.why.as_str() {
         "" => format!("status {status}"),
@@ -105,13 +96,10 @@ fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Failure {
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::Refused(why),
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-            let seconds = headers
-                .get(RETRY_AFTER)
-                .and_then(|after| after.to_str().ok());
-            let wait = seconds.and_then(|seconds| seconds.trim().parse().ok());
+            let wait = retry_after_seconds.map(Duration::from_secs);
             Failure::Busy {
                 why,
-                wait: wait.map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_MAX)),
+                wait: wait.map(|wait| wait.min(RETRY_AFTER_MAX)),
             }
         }
         StatusCode::MISDIRECTED_REQUEST => Failure::Redirected {
@@ -134,29 +122,22 @@ mod tests {
 
     #[test]
     fn what_a_refusal_means_is_told_by_its_status() {
-        let after = |value: &'static str| {
-            HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(value))])
-        };
-        let busy = |value| match refused(StatusCode::SERVICE_UNAVAILABLE, &after(value), b"") {
+        let busy = |after| match refused(StatusCode::SERVICE_UNAVAILABLE, after, b"") {
             Failure::Busy { wait, .. } => wait,
             other => panic!("{other}"),
         };
-        assert_eq!(busy("7"), Some(Duration::from_secs(7)));
-        assert_eq!(busy("99999999999"), Some(RETRY_AFTER_MAX));
-        assert_eq!(busy("Wed, 21 Oct 2026 07:28:00 GMT"), None);
+        assert_eq!(busy(Some(7)), Some(Duration::from_secs(7)));
+        assert_eq!(busy(Some(99_999_999)), Some(RETRY_AFTER_MAX));
+        assert_eq!(busy(None), None);
         let misdirected = br#"{"why": "I follow", "leader": "10.0.0.7:8443", "more": 1}"#;
         assert_eq!(
-            refused(
-                StatusCode::MISDIRECTED_REQUEST,
-                &HeaderMap::new(),
-                misdirected
-            ),
+            refused(StatusCode::MISDIRECTED_REQUEST, None, misdirected),
             Failure::Redirected {
                 why: "I follow".to_owned(),
                 leader: Some("10.0.0.7:8443".parse().unwrap())
             }
         );
-        let said = refused(StatusCode::UNAUTHORIZED, &HeaderMap::new(), b"<html>");
+        let said = refused(StatusCode::UNAUTHORIZED, None, b"<html>");
         assert_eq!(said, Failure::Refused("status 401 Unauthorized".to_owned()));
     }
 }

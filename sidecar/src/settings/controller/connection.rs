@@ -1,6 +1,5 @@
-//! A connection to the controller: TCP, TLS, HTTP/1.1, within a time. It owns the socket and the task that drives it; dropping it ends
-//! both. One call at a time goes over it: HTTP/2 would take several, and cost a controller of ten thousand sidecars a quarter more memory
-//! for each.
+//! A connection to the controller: TCP, TLS, and HTTP/1.1 for the first call, within a time. It owns the socket and the task that drives
+//! HTTP; dropping it ends both. What follows the first call is the line's ([`super::line`]).
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,13 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::http::{Request, StatusCode};
 use hyper::client::conn::http1::{self, SendRequest};
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
+use super::call::not_upgraded;
 use super::failure::Failure;
 use super::trust::{self, Trust};
 use super::{Controller, Host};
@@ -32,13 +34,13 @@ const PROBES: u32 = 2;
 /// The most bytes of an answer's head.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 
-/// An open connection.
+/// An open connection, on which nothing was said yet.
 pub(super) struct Connection {
-    pub(super) sender: SendRequest<Body>,
+    sender: SendRequest<Body>,
     /// The other end.
     pub(super) peer: SocketAddr,
     driver: JoinHandle<()>,
-    _descriptor: Descriptor,
+    descriptor: Arc<Descriptor>,
 }
 
 impl Drop for Connection {
@@ -48,7 +50,7 @@ impl Drop for Connection {
 }
 
 /// A descriptor that counts towards the process's limit for as long as this lives.
-struct Descriptor(Arc<dyn Host>);
+pub(super) struct Descriptor(Arc<dyn Host>);
 
 impl Descriptor {
     fn of(host: &Arc<dyn Host>) -> Self {
@@ -64,9 +66,19 @@ impl Drop for Descriptor {
 }
 
 impl Connection {
-    /// Whether the other end can be asked no more.
-    pub(super) fn is_closed(&self) -> bool {
-        self.sender.is_closed()
+    /// Makes the first call. What was agreed to follow it goes over what is returned.
+    pub(super) async fn upgrade(
+        mut self,
+        request: Request<Body>,
+    ) -> Result<(Upgraded, Arc<Descriptor>), Failure> {
+        let broke = |error: hyper::Error| broke(self.peer, &error);
+        self.sender.ready().await.map_err(broke)?;
+        let answer = self.sender.send_request(request).await.map_err(broke)?;
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(not_upgraded(answer).await);
+        }
+        let upgraded = hyper::upgrade::on(answer).await.map_err(broke)?;
+        Ok((upgraded, self.descriptor.clone()))
     }
 
     /// Connects to `leader`, or to where the controller is said to be.
@@ -123,14 +135,21 @@ impl Connection {
             .await
             .map_err(|error| Failure::Unreachable(format!("{peer}: {error}")))?;
         // How it ends is told by the call that it takes with it.
-        let driver = tokio::spawn(async move { drop(connection.await) });
+        let driver = tokio::spawn(async move { drop(connection.with_upgrades().await) });
         Ok(Self {
             sender,
             peer,
             driver,
-            _descriptor: descriptor,
+            descriptor: Arc::new(descriptor),
         })
     }
+}
+
+/// A connection that came to nothing.
+fn broke(peer: SocketAddr, error: &hyper::Error) -> Failure {
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
+    let cause = cause.unwrap_or_default();
+    Failure::Unreachable(format!("the connection to {peer} broke: {error}{cause}"))
 }
 
 /// Where a connection is to lead, for a sentence.

@@ -11,7 +11,7 @@ mod connection;
 mod failure;
 mod first;
 mod kept;
-mod lines;
+mod line;
 mod pace;
 mod reading;
 mod trust;

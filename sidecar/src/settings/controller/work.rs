@@ -1,18 +1,19 @@
 //! The loop: connect, call, wait for the answer, take it, call again; and wait longer each time that fails. It is the only one that
-//! calls; a call that is held is overtaken by the next.
+//! calls; a call that is held is overtaken by the next, on the same line.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::body::Bytes;
 use ringside_api::sync::{Assigned, HOLD_MILLIS, Leave, Mark, Report};
 
 use super::answer::{Offered, Understood, understand};
-use super::call::{authorization, brief, call, request};
+use super::call::{brief, request, token};
 use super::connection::Connection;
 use super::failure::Failure;
 use super::kept::{Kept, Store};
-use super::lines::{Asked, Lines};
+use super::line::Line;
 use super::pace::{GAP, PRESSED_EVERY, Pace};
 use super::trust::Trust;
 use super::view::Outcome;
@@ -53,6 +54,19 @@ pub async fn work(controller: Controller, kept: Kept, host: Arc<dyn Host>) {
     }
 }
 
+/// What `doing` comes to, in `limit` at most.
+async fn within<T>(
+    limit: Duration,
+    doing: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let done = tokio::time::timeout(limit, doing).await;
+    done.unwrap_or_else(|_| Err(too_slow(limit)))
+}
+
+fn too_slow(limit: Duration) -> Failure {
+    Failure::TimedOut(format!("there was no whole answer within {limit:?}"))
+}
+
 struct Work {
     controller: Controller,
     host: Arc<dyn Host>,
@@ -91,52 +105,53 @@ impl Work {
 
     async fn speak_until_failure(&mut self) -> Result<std::convert::Infallible, Failure> {
         // Before a connection is made for nothing.
-        authorization(&self.controller)?;
-        let mut connection = self.connect().await?;
+        token(&self.controller)?;
+        let connection = self.connect().await?;
         let connected = Some((connection.peer, self.host.now()));
         self.host.view().lock().connected = connected;
-        let mut lines = Lines::default();
+        let (mut called, report) = self.report();
+        self.called = Some(called);
+        let request = request(&self.controller, &token(&self.controller)?, &report)?;
+        // Until it is known who leads, the controller holds this one.
+        let mut line = within(HELD_LIMIT, Line::begin(connection, request)).await?;
         loop {
-            let (called, report) = self.report();
+            match self.await_reply(&mut line, called).await {
+                Some(answer) => {
+                    let understood = understand(&answer?).map_err(Failure::Failed)?;
+                    let is_news = self.take(understood, called).await;
+                    let took = self.host.now().saturating_since(called.at);
+                    let due = is_news || called.at_once;
+                    let wait = self.pace.after_answer(took, due, fastrand::u64(..));
+                    self.rest(wait.max(GAP.saturating_sub(took))).await;
+                }
+                None => self.host.view().count(Outcome::Superseded),
+            }
+            let report;
+            (called, report) = self.report();
             self.called = Some(called);
-            let limit = if called.at_once {
-                AT_ONCE_LIMIT
-            } else {
-                HELD_LIMIT
-            };
-            let shown = authorization(&self.controller)?;
-            let request = request(&self.controller, shown, &report)?;
-            let mut asked: Asked = Box::pin(call(connection, request, limit));
-            let answered = loop {
+            let token = token(&self.controller)?;
+            within(AT_ONCE_LIMIT, line.call(token, report)).await?;
+        }
+    }
+
+    /// The reply to a call; `None` as soon as something newer is to be told.
+    async fn await_reply(&self, line: &mut Line, called: Called) -> Option<Result<Bytes, Failure>> {
+        let limit = if called.at_once {
+            AT_ONCE_LIMIT
+        } else {
+            HELD_LIMIT
+        };
+        let answered = async {
+            loop {
                 let wait = tokio::time::sleep(self.host.look_every());
                 tokio::select! {
-                    answered = &mut asked => break Some(answered),
-                    () = lines.let_go(|| self.host.now()) => {}
-                    () = wait => {
-                        lines.close_unused(self.host.now());
-                        if self.must_call(called) {
-                            break None;
-                        }
-                    }
+                    answer = line.reply() => return Some(answer),
+                    () = wait => if self.must_call(called) { return None },
                 }
-            };
-            let Some((same, answer)) = answered else {
-                self.host.view().count(Outcome::Superseded);
-                connection = match lines.overtake(asked) {
-                    Some(spare) => spare,
-                    None => self.connect().await?,
-                };
-                continue;
-            };
-            connection = same;
-            let answer = answer?;
-            let understood = understand(&answer).map_err(Failure::Failed)?;
-            let is_news = self.take(understood, called).await;
-            let took = self.host.now().saturating_since(called.at);
-            let due = is_news || called.at_once;
-            let wait = self.pace.after_answer(took, due, fastrand::u64(..));
-            self.rest(wait.max(GAP.saturating_sub(took))).await;
-        }
+            }
+        };
+        let answered = tokio::time::timeout(limit, answered).await;
+        answered.unwrap_or_else(|_| Some(Err(too_slow(limit))))
     }
 
     async fn connect(&mut self) -> Result<Connection, Failure> {

@@ -1,112 +1,28 @@
 //! Who is no pod's sidecar, at the real endpoint of a real controller: refused with a status and a sentence, bounded in memory and
 //! connections, logged once, and nothing that a real sidecar notices.
 
-use std::fs;
+mod lines;
+mod story;
+
 use std::io::Write;
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use ringside_e2e::PATIENCE;
-use ringside_e2e::apiserver::{ApiServer, Namespace, signed_by_a_stranger};
-use ringside_e2e::caller::{self, Answer, Caller, report, request};
+use ringside_e2e::apiserver::signed_by_a_stranger;
+use ringside_e2e::caller::request;
 use ringside_e2e::definitions::installed;
 use ringside_e2e::identity::{self, AUDIENCE};
-use ringside_e2e::installation::{Controller, Installation};
+use ringside_e2e::installation::Installation;
 use ringside_e2e::kubelet::Kubelet;
 use ringside_tests::await_that;
 use ringside_tests::skip::skip;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use serde_json::{Value, json};
-use tokio::runtime::{Builder, Runtime};
-use tokio_rustls::rustls::ClientConfig;
+use serde_json::json;
 
-fn runtime() -> Runtime {
-    Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime for a test")
-}
-
-/// A pod of the namespace `shop` that has a relay, and what its sidecar shows and says.
-struct Sidecar {
-    pod: Pod,
-    token: String,
-    report: Value,
-}
-
-impl Sidecar {
-    fn new(server: &ApiServer, shop: &Namespace<'_>, name: &str) -> Self {
-        let pod = json!({
-            "metadata": {"name": name, "labels": {"ringside.dev/inject": "enabled"},
-                "annotations": {"ringside.dev/injected": "test"}},
-            "spec": {"serviceAccountName": "default", "containers": [{"name": "app", "image": "app"}]},
-        });
-        let (pod, token) = runtime().block_on(async {
-            let client = server.client();
-            let kubelet = Kubelet::new(client.clone(), shop.name(), "node");
-            let pod = kubelet.create(pod).await.unwrap();
-            let token = identity::token(&client, shop.name(), "default", AUDIENCE, Some(&pod));
-            (pod.clone(), token.await.unwrap())
-        });
-        let report = report(shop.name(), name, &pod.uid().unwrap(), "Stays");
-        Self { pod, token, report }
-    }
-
-    fn call(&self, caller: &mut Caller) -> Answer {
-        let answer = caller.call(Some(&self.token), &self.report.to_string());
-        answer.expect("an answer to a sidecar")
-    }
-}
-
-/// The controller, and a sidecar that it serves.
-struct Story {
-    controller: Controller,
-    tls: Arc<ClientConfig>,
-    honest: Sidecar,
-    caller: Caller,
-}
-
-impl Story {
-    fn begin(server: &ApiServer, release: &Installation<'_>, shop: &Namespace<'_>) -> Self {
-        let controller = release.start("one");
-        controller.await_leading();
-        controller.await_ready();
-        let tls = caller::tls(&release.ca_pem());
-        let honest = Sidecar::new(server, shop, "honest");
-        let mut caller = Caller::connect(controller.tls, &tls).unwrap();
-        assert_eq!(honest.call(&mut caller).status, 200);
-        Self {
-            controller,
-            tls,
-            honest,
-            caller,
-        }
-    }
-
-    fn connect(&self) -> Caller {
-        Caller::connect(self.controller.tls, &self.tls).expect("a connection to the controller")
-    }
-
-    /// That the sidecar is served as ever.
-    #[track_caller]
-    fn honest_is_served(&mut self) {
-        let answer = self.honest.call(&mut self.caller);
-        assert_eq!(answer.status, 200, "{answer:?}");
-    }
-
-    /// The most memory that the controller has had, in bytes.
-    fn most_resident_bytes(&self) -> u64 {
-        let path = format!("/proc/{}/status", self.controller.process.pid());
-        let status = fs::read_to_string(path).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kibibytes = line.unwrap().trim().trim_end_matches(" kB");
-        kibibytes.parse::<u64>().unwrap() << 10
-    }
-}
+use story::{Sidecar, Story, runtime};
 
 #[test]
 fn whoever_is_no_pods_sidecar_is_refused_with_a_sentence() {

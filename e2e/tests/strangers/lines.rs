@@ -1,0 +1,127 @@
+//! Strangers on a line: that the first call was believed makes nobody believed who speaks after it.
+
+use kube::ResourceExt;
+use ringside_e2e::caller::{Caller, upgrade};
+use ringside_e2e::definitions::installed;
+use ringside_e2e::installation::Installation;
+use serde_json::{Value, json};
+
+use crate::story::{Sidecar, Story};
+
+fn call(number: u32, token: &str, report: &Value) -> Vec<u8> {
+    json!({"number": number, "token": token, "report": report})
+        .to_string()
+        .into_bytes()
+}
+
+/// A line of the sidecar, after its first answer.
+fn line(story: &Story, of: &Sidecar) -> Caller {
+    let mut caller = story.connect();
+    let agreed = caller.upgrade(Some(&of.token), &of.report.to_string());
+    assert_eq!(agreed.unwrap().status, 101);
+    let (number, answer) = caller.reply().unwrap();
+    assert_eq!((number, answer.status), (0, 200), "{answer:?}");
+    caller
+}
+
+#[test]
+fn each_call_on_a_line_is_judged_by_itself() {
+    let test = "each_call_on_a_line_is_judged_by_itself";
+    let Some(server) = installed(test) else {
+        return;
+    };
+    let (release, shop) = (Installation::new(server), server.namespace("shop"));
+    let story = Story::begin(server, &release, &shop);
+    let neighbour = Sidecar::new(server, &shop, "neighbour");
+    let (token, report) = (story.honest.token.as_str(), &story.honest.report);
+
+    // Who is honest goes on as long as it likes, and each reply says which call it is for.
+    let mut honest = line(&story, &story.honest);
+    for number in [7, 8, 4_000_000_000] {
+        honest.send_frame(&call(number, token, report)).unwrap();
+        let (replied, answer) = honest.reply().unwrap();
+        assert_eq!((replied, answer.status), (number, 200), "{answer:?}");
+    }
+    // A call that is held gives way to the next.
+    let mut held = report.clone();
+    held["atOnce"] = json!(false);
+    held["trusts"] = honest_trusts(&mut honest, token, report);
+    honest.send_frame(&call(9, token, &held)).unwrap();
+    honest.send_frame(&call(10, token, report)).unwrap();
+    assert_eq!(honest.reply().unwrap().0, 10);
+
+    let whose = |report: &Value, name: &str, uid: &str| {
+        let mut report = report.clone();
+        report["pod"]["name"] = json!(name);
+        report["pod"]["uid"] = json!(uid);
+        report
+    };
+    let neighbour_uid = neighbour.pod.uid().unwrap();
+    for (frame, status, why) in [
+        (call(1, "", report), 401, "service account token"),
+        (call(1, "nonsense", report), 401, "service account token"),
+        (call(1, &neighbour.token, report), 403, "neighbour"),
+        (
+            call(1, token, &whose(report, "neighbour", &neighbour_uid)),
+            403,
+            "neighbour",
+        ),
+        (b"{".to_vec(), 400, "EOF"),
+        (b"[1]".to_vec(), 400, ""),
+        (Vec::new(), 400, "EOF"),
+        (vec![0xff; 20_000], 400, ""),
+    ] {
+        let mut caller = line(&story, &story.honest);
+        caller.send_frame(&frame).unwrap();
+        let (_, answer) = caller.reply().unwrap();
+        assert_eq!(answer.status, status, "{answer:?}");
+        assert!(answer.why().contains(why), "{answer:?}");
+        assert_eq!(caller.rest().unwrap(), b"", "the line goes on");
+    }
+
+    // Longer than any call: nothing is kept for it.
+    let before = story.most_resident_bytes();
+    let mut large = line(&story, &story.honest);
+    large.send(&(1_u32 << 30).to_be_bytes()).unwrap();
+    assert_eq!(large.rest().unwrap(), b"");
+    // Half a call, many times: bounded by what a call may have.
+    let mut halves = Vec::new();
+    for _ in 0..100 {
+        let mut half = line(&story, &story.honest);
+        half.send(&20_000_u32.to_be_bytes()).unwrap();
+        half.send(&[b' '; 10_000]).unwrap();
+        halves.push(half);
+    }
+    honest.send_frame(&call(11, token, report)).unwrap();
+    assert_eq!(honest.reply().unwrap().0, 11, "others hold it up");
+    let grown = story.most_resident_bytes() - before;
+    assert!(grown < 16 << 20, "{grown} bytes for 100 halves");
+
+    // Before the line begins.
+    let body = report.to_string();
+    let mut nobody = story.connect();
+    assert_eq!(nobody.upgrade(None, &body).unwrap().status, 401);
+    let mut other = story.connect();
+    other
+        .send(upgrade(Some(token), &body, "websocket").as_bytes())
+        .unwrap();
+    assert_eq!(other.answer().unwrap().status, 200, "as without");
+    // Whoever speaks before the answer to its first call speaks to nobody.
+    let mut hasty = story.connect();
+    let first = upgrade(Some(token), &body, "ringside-sync");
+    let mut bytes = first.into_bytes();
+    bytes.extend(ringside_api::sync::frames::frame(&[&call(
+        1, token, report,
+    )]));
+    hasty.send(&bytes).unwrap();
+    assert_eq!(hasty.answer().unwrap().status, 101);
+    assert_eq!(hasty.rest().unwrap(), b"");
+}
+
+/// The fingerprint of what the controller tells sidecars to trust, so that there is no news for one that says so.
+fn honest_trusts(honest: &mut Caller, token: &str, report: &Value) -> Value {
+    honest.send_frame(&call(5, token, report)).unwrap();
+    let (_, answer) = honest.reply().unwrap();
+    let ca = answer.json()["ca"].as_str().unwrap_or_default().to_owned();
+    json!(ringside_api::sync::fingerprint_of_trust(&ca))
+}
