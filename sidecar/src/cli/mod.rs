@@ -5,6 +5,8 @@ mod check;
 mod controller;
 mod intercept;
 mod relay;
+#[cfg(feature = "top")]
+mod top;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -36,6 +38,8 @@ enum Command {
     Relay(Box<relay::Arguments>),
     Check(check::Arguments),
     Intercept(intercept::Arguments),
+    #[cfg(feature = "top")]
+    Top(top::Arguments),
     /// Show the whole story on this machine, in about half a minute.
     ///
     /// Starts an application, a sidecar before it and clients that check every byte; makes the kernel refuse the
@@ -68,6 +72,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Relay(arguments) => relay::run(*arguments, epoch),
         Command::Check(arguments) => check::run(&arguments),
         Command::Intercept(arguments) => intercept::run(arguments),
+        #[cfg(feature = "top")]
+        Command::Top(arguments) => top::run(&arguments),
         Command::Demo => demo(),
     };
     match done {
