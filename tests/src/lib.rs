@@ -2,6 +2,7 @@
 //!
 //! Everything here waits for events with a bound, fails with a sentence, and leaves nothing behind.
 
+pub mod browser;
 pub mod cgroup;
 mod configuration;
 pub mod controller;
@@ -18,6 +19,7 @@ pub mod seccomp;
 pub mod setup;
 pub mod skip;
 pub mod soak;
+pub mod steady;
 pub mod traffic;
 
 use std::thread;

@@ -71,7 +71,7 @@ function drawn(tag, className, attributes) {
   for (const [name, value] of Object.entries(attributes || {})) made.setAttribute(name, value);
   return made;
 }
-// A graph of one or two series over the last minutes: { name, series: [{ name, value, shown }], most, step, blocks }.
+// A graph of one or two series over the last minutes: { name, series: [{ name, value, shown, more }], most, step, blocks }.
 // Samples have `at` in milliseconds; `blocks` fills the times at which `value` is above 0.
 class Graph {
   constructor(place, options) {
@@ -79,9 +79,8 @@ class Graph {
     const figure = element("figure", undefined, "graph");
     this.figures = element("div", undefined, "figures");
     this.least = element("span");
-    this.ends = element("span", "now");
     const range = element("div", undefined, "range");
-    range.append(this.least, this.ends);
+    range.append(element("span", "-5 min"), this.least, element("span", "now"));
     this.svg = drawn("svg", "", { viewBox: "0 0 300 60", preserveAspectRatio: "none", role: "img", "aria-label": options.name });
     for (let minute = 1; minute < 5; minute += 1) {
       this.svg.append(drawn("line", "grid", { x1: minute * 60, x2: minute * 60, y1: 0, y2: 60 }));
@@ -94,10 +93,10 @@ class Graph {
     this.values = options.series.map((series, index) => {
       const value = element("span");
       if (options.series.length > 1) value.append(element("span", undefined, index ? "key second" : "key"));
-      const number = element("span");
-      value.append(number, element("small", series.name));
+      const [number, more] = [element("span"), element("small", series.name)];
+      value.append(number, more);
       this.figures.append(value);
-      return number;
+      return [number, more];
     });
     figure.append(element("figcaption", options.name), this.figures, this.svg, range);
     place.append(figure);
@@ -153,14 +152,14 @@ class Graph {
     this.cursor.setAttribute("x2", 300 - back / 1000);
     this.cursor.style.visibility = back > 0 ? "visible" : "hidden";
     const told = series.map((one, index) => {
-      const text = at ? one.shown(one.value(at), at) : "–";
-      say(this.values[index], text);
-      return `${one.name ? one.name + " " : ""}${text}`;
+      const [text, more] = at ? [one.shown(one.value(at)), one.more ? one.more(at) : one.name] : ["–", one.name];
+      say(this.values[index][0], text);
+      say(this.values[index][1], more);
+      return `${text} ${more}`.trim();
     });
-    const plain = (value) => series[0].plain ? series[0].plain(value) : series[0].shown(value, null);
-    const range = all.length ? `least ${plain(Math.min(...all))}, most ${plain(highest)}` : "nothing is known yet";
-    say(this.least, blocks ? "5 min ago" : range);
-    say(this.ends, blocks ? "now" : "5 min to now");
+    const shown = series[0].shown;
+    const range = all.length ? `least ${shown(Math.min(...all))}, most ${shown(highest)}` : "nothing is known yet";
+    say(this.least, blocks ? "" : range);
     const when = back > 0 ? `${span(back / 1000)} ago` : "now";
     this.svg.setAttribute("aria-label", `${name}: ${when} ${told.join(", ")}; in the last 5 minutes ${this.options.told ? this.options.told(seen) : range}`);
   }

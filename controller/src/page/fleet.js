@@ -5,7 +5,7 @@ let last = null;
 
 const graphs = [
   { name: "Pods whose relay takes connections", series: [
-    { name: "", value: (s) => s.ready_pods, shown: (v, s) => count(v) + (s ? ` of ${count(s.pods)}` : ""), plain: count }] },
+    { name: "", value: (s) => s.readyPods, shown: count, more: (s) => `of ${count(s.pods)}` }] },
   { name: "Pods away for pressure, and pods held", series: [
     { name: "away", value: (s) => s.away, shown: count }, { name: "held", value: (s) => s.held, shown: count }] },
   { name: "Connections of all relays", series: [{ name: "", value: (s) => s.connections, shown: count }] },
@@ -62,7 +62,7 @@ function show(now) {
   document.title = (now.leads && bad ? `${bad} to look at · ` : "") + "Ringside controller";
   say(byId("about"), `${now.version}, ${count(now.podsInAll)} pods, ${count(now.callsOpen)} calls open`);
   const totals = now.totals;
-  samples.push({ at: Date.now(), pods: now.podsInAll, ready_pods: totals.ready, away: totals.away, held: totals.held,
+  samples.push({ at: Date.now(), pods: now.podsInAll, readyPods: totals.ready, away: totals.away, held: totals.held,
     connections: totals.connections, pushback: totals.pushbackPercent });
   const newest = samples[samples.length - 1].at;
   while (newest - samples[0].at > SPAN) samples.shift();

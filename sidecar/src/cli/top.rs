@@ -17,9 +17,9 @@ use super::{FAILED, Failure};
     after_help = "Exit codes: 0 done, 1 with --once where a sidecar does not answer, 2 usage."
 )]
 pub(crate) struct Arguments {
-    /// The admin ports to ask; the port is 15490 where none is given
-    #[arg(value_name = "ADDR", default_value = "127.0.0.1:15490", value_parser = top::address)]
-    addresses: Vec<String>,
+    /// The admin ports to ask: HOST:PORT, or HOST alone for port 15490; NAME=HOST:PORT gives one a name
+    #[arg(value_name = "ADDR", default_value = "127.0.0.1:15490")]
+    places: Vec<top::Place>,
 
     /// Print a table once and end; rates are those of the last second
     #[arg(long)]
@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
 /// Shows until the user has seen enough.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if arguments.once || !stdout().is_terminal() {
-        let (table, all) = top::once(&arguments.addresses);
+        let (table, all) = top::once(&arguments.places);
         // Whoever reads may have seen enough.
         let _ = stdout().write_all(table.as_bytes());
         return if all {
@@ -39,6 +39,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         };
     }
     let has_colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    top::live(&arguments.addresses, has_colours)?;
+    top::live(&arguments.places, has_colours)?;
     Ok(())
 }

@@ -28,43 +28,60 @@ const EVERY: Duration = Duration::from_secs(1);
 /// How long a sidecar may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// A sidecar to look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// What it is called; its address where it was given no name.
+    pub name: String,
+    /// Its admin port, as HOST:PORT.
+    pub address: String,
+}
+
+impl std::str::FromStr for Place {
+    type Err = String;
+
+    /// From HOST:PORT, or HOST alone with the default port, or NAME= before either.
+    fn from_str(given: &str) -> Result<Self, String> {
+        let (name, bare) = match given.split_once('=') {
+            Some((name, bare)) => (Some(name), bare),
+            None => (None, given),
+        };
+        let address = address(bare).ok_or_else(|| {
+            format!("`{given}` is no address: write HOST:PORT, such as 10.0.0.7:{ADMIN_PORT_DEFAULT}, or HOST alone, or NAME=HOST:PORT")
+        })?;
+        let name = name.unwrap_or(&address).to_owned();
+        Ok(Place { name, address })
+    }
+}
+
 /// HOST:PORT of what was given as an address: HOST alone has the default port.
-///
-/// # Errors
-/// A sentence about what is no address.
-pub fn address(given: &str) -> Result<String, String> {
+fn address(given: &str) -> Option<String> {
     let bare = given.strip_prefix("http://").unwrap_or(given);
     let bare = bare.strip_suffix('/').unwrap_or(bare);
-    let wrong = || {
-        format!(
-            "`{given}` is no address: write HOST:PORT, such as 10.0.0.7:{ADMIN_PORT_DEFAULT}, or HOST alone"
-        )
-    };
     let is_strange =
         |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | '@' | '?' | '#');
     if bare.is_empty() || bare.contains(is_strange) {
-        return Err(wrong());
+        return None;
     }
     if let Ok(ip) = bare.parse::<std::net::IpAddr>() {
-        return Ok(std::net::SocketAddr::new(ip, ADMIN_PORT_DEFAULT).to_string());
+        return Some(std::net::SocketAddr::new(ip, ADMIN_PORT_DEFAULT).to_string());
     }
     match bare.rsplit_once(':') {
-        Some((host, port)) if !host.is_empty() => match port.parse::<u16>() {
-            Ok(port) if port > 0 => Ok(format!("{host}:{port}")),
-            _ => Err(wrong()),
-        },
-        Some(_) => Err(wrong()),
-        None => Ok(format!("{bare}:{ADMIN_PORT_DEFAULT}")),
+        Some((host, port)) => {
+            let port = port.parse::<u16>().ok().filter(|port| *port > 0)?;
+            (!host.is_empty()).then(|| format!("{host}:{port}"))
+        }
+        None => Some(format!("{bare}:{ADMIN_PORT_DEFAULT}")),
     }
 }
 
 /// The state of all sidecars as a table, and whether all of them answered.
-pub fn once(addresses: &[String]) -> (String, bool) {
+pub fn once(places: &[Place]) -> (String, bool) {
     let began = Instant::now();
     let asked: Vec<_> = thread::scope(|scope| {
-        let asking: Vec<_> = addresses
+        let asking: Vec<_> = places
             .iter()
-            .map(|address| scope.spawn(|| look(address, 0)))
+            .map(|place| scope.spawn(|| look(&place.address, 0)))
             .collect();
         let answers = asking.into_iter();
         answers
@@ -75,7 +92,10 @@ pub fn once(addresses: &[String]) -> (String, bool) {
             })
             .collect()
     });
-    let mut sidecars: Vec<Sidecar> = addresses.iter().map(|a| Sidecar::new(a, began)).collect();
+    let mut sidecars: Vec<Sidecar> = places
+        .iter()
+        .map(|place| Sidecar::new(&place.name, began))
+        .collect();
     for (sidecar, answer) in sidecars.iter_mut().zip(asked) {
         sidecar.take(answer, began);
     }
@@ -87,12 +107,12 @@ pub fn once(addresses: &[String]) -> (String, bool) {
 ///
 /// # Errors
 /// The terminal cannot be used.
-pub fn live(addresses: &[String], has_colours: bool) -> anyhow::Result<()> {
+pub fn live(places: &[Place], has_colours: bool) -> anyhow::Result<()> {
     let (says, messages) = channel();
     terminal::heed_signals(says.clone()).context("signals cannot be taken over")?;
     let mut asking = Vec::new();
-    for (index, address) in addresses.iter().enumerate() {
-        let (address, says) = (address.clone(), says.clone());
+    for (index, place) in places.iter().enumerate() {
+        let (address, says) = (place.address.clone(), says.clone());
         let (asks, marks) = channel();
         let thread = thread::Builder::new().name(format!("asking-{index}"));
         let work = move || ask_again(index, &address, &marks, &says);
@@ -105,7 +125,10 @@ pub fn live(addresses: &[String], has_colours: bool) -> anyhow::Result<()> {
     keys.spawn(move || read_keys(&says))
         .context("a thread cannot be started")?;
     let began = Instant::now();
-    let sidecars = addresses.iter().map(|a| Sidecar::new(a, began)).collect();
+    let sidecars = places
+        .iter()
+        .map(|place| Sidecar::new(&place.name, began))
+        .collect();
     let mut view = View::new(sidecars, has_colours);
     for asks in &asking {
         let _ = asks.send(0);
@@ -208,8 +231,11 @@ mod tests {
             ("relay.shop", "relay.shop:15490"),
             ("http://relay.shop:80/", "relay.shop:80"),
         ] {
-            assert_eq!(address(given).as_deref(), Ok(expected));
+            let place: Place = given.parse().unwrap();
+            assert_eq!((&*place.name, &*place.address), (expected, expected));
         }
+        let named: Place = "web-1=10.0.0.7".parse().unwrap();
+        assert_eq!((&*named.name, &*named.address), ("web-1", "10.0.0.7:15490"));
         for wrong in [
             "",
             ":80",
@@ -220,7 +246,8 @@ mod tests {
             "host/path",
             "https://host",
         ] {
-            assert!(address(wrong).is_err(), "{wrong}");
+            let refused = wrong.parse::<Place>().unwrap_err();
+            assert!(refused.contains("HOST:PORT"), "{refused}");
         }
     }
 }

@@ -4,7 +4,7 @@ use super::sidecar::Sidecar;
 
 /// The table's head. Rates are of the last second.
 const HEAD: [&str; 11] = [
-    "ADDRESS",
+    "SIDECAR",
     "STATE",
     "BACKEND",
     "OPEN",
@@ -46,7 +46,7 @@ fn line(sidecar: &Sidecar) -> [String; HEAD.len()] {
     let (Some(status), true) = (&sidecar.status, sidecar.answers()) else {
         let why = sidecar.silent.as_ref().map_or("", |(_, why)| why);
         let mut cells = [(); HEAD.len()].map(|()| unknown());
-        cells[0] = sidecar.address.clone();
+        cells[0] = sidecar.name.clone();
         cells[1] = "no answer".to_owned();
         cells[HEAD.len() - 1] = why.to_owned();
         return cells;
@@ -55,7 +55,7 @@ fn line(sidecar: &Sidecar) -> [String; HEAD.len()] {
         sidecar.newest().map_or_else(unknown, value)
     };
     [
-        sidecar.address.clone(),
+        sidecar.name.clone(),
         sidecar.state().0.to_lowercase(),
         sidecar.backend(),
         status.connections_open.to_string(),
@@ -122,7 +122,7 @@ mod tests {
         let text = table(&[there, gone]);
         let lines: Vec<&str> = text.lines().collect();
         assert!(
-            lines[0].starts_with("ADDRESS  STATE      BACKEND"),
+            lines[0].starts_with("SIDECAR  STATE      BACKEND"),
             "{text}"
         );
         let words: Vec<&str> = lines[1].split_whitespace().collect();

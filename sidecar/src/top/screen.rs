@@ -7,7 +7,9 @@ use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span, Text};
-use ratatui::widgets::{Block, Cell, Clear, Paragraph, RenderDirection, Row, Sparkline, Table};
+use ratatui::widgets::{
+    Block, Cell, Clear, Paragraph, RenderDirection, Row, Sparkline, Table, Wrap,
+};
 
 use super::plain::{bytes, micros, span};
 use super::sidecar::Sidecar;
@@ -116,19 +118,17 @@ fn sidecars(frame: &mut Frame<'_>, view: &View, ink: &Ink, area: Rect) {
         "→TARGET/S",
         "→CLIENT/S",
         "PUSHB",
-        "BATCH",
         "GATE",
     ];
     let widths = [
-        Constraint::Min(14),
-        Constraint::Length(9),
-        Constraint::Length(6),
-        Constraint::Length(6),
-        Constraint::Length(9),
+        Constraint::Min(21),
         Constraint::Length(9),
         Constraint::Length(5),
         Constraint::Length(5),
         Constraint::Length(9),
+        Constraint::Length(9),
+        Constraint::Length(5),
+        Constraint::Length(10),
     ];
     let table = Table::new(rows, widths).header(Row::new(head).style(ink.soft()));
     frame.render_widget(table, area);
@@ -149,14 +149,13 @@ fn row<'a>(sidecar: &'a Sidecar, ink: &Ink) -> Row<'a> {
     let (silent, is_paused) = (!sidecar.answers(), gate != "open");
     let or_silent = |text: String| if silent { "-".to_owned() } else { text };
     Row::new([
-        Cell::from(sidecar.address.as_str()),
+        Cell::from(sidecar.name.as_str()),
         Cell::from(sidecar.state().0).style(ink.state(sidecar)),
         Cell::from(figure(|sample| sample.connections_open.to_string())),
         Cell::from(figure(|sample| sample.opened.to_string())),
         Cell::from(figure(|sample| bytes(sample.bytes_to_upstream))),
         Cell::from(figure(|sample| bytes(sample.bytes_to_client))),
         Cell::from(or_silent(format!("{pushback} %"))).style(warn(pushback > 0)),
-        Cell::from(figure(|sample| sample.batch_limit.to_string())),
         Cell::from(or_silent(gate)).style(warn(is_paused)),
     ])
 }
@@ -244,7 +243,7 @@ fn detail(
 ) {
     let [title, about, bars, events] = Layout::vertical([
         Constraint::Length(1),
-        Constraint::Length(2),
+        Constraint::Length(3),
         Constraint::Length(FIGURES.len() as u16),
         Constraint::Min(0),
     ])
@@ -252,7 +251,7 @@ fn detail(
     let minutes = area.width.saturating_sub(NAME_WIDTH + VALUE_WIDTH);
     let name = format!(
         " {} · the last {} ",
-        sidecar.address,
+        sidecar.name,
         span(u64::from(minutes).min(300))
     );
     let line = Block::new()
@@ -260,7 +259,8 @@ fn detail(
         .border_style(ink.soft())
         .title(name);
     frame.render_widget(line, title);
-    frame.render_widget(told(sidecar, ink, now), about);
+    let told = Paragraph::new(told(sidecar, ink, now));
+    frame.render_widget(told.wrap(Wrap { trim: true }), about);
     for (figure, area) in FIGURES.iter().zip(bars.rows()) {
         self::bars(frame, sidecar, figure, ink, area);
     }
@@ -297,12 +297,12 @@ fn told(sidecar: &Sidecar, ink: &Ink, now: Instant) -> Text<'static> {
             .collect();
         Line::styled(
             format!(
-                "{}, up {}, {} of {} connections, {} workers on {} ({why}), settings {} generation {} from {}; {}",
+                "{}, up {}, {} of {} connections, {} on {} ({why}), settings {} generation {} from {}; {}",
                 status.version,
                 span(status.uptime_seconds as u64),
                 status.connections_open,
                 status.connections_limit,
-                status.workers.len(),
+                count_of(status.workers.len(), "worker"),
                 sidecar.backend(),
                 status.settings.hash,
                 status.settings.generation,
@@ -313,6 +313,11 @@ fn told(sidecar: &Sidecar, ink: &Ink, now: Instant) -> Text<'static> {
         )
     });
     Text::from(vec![first, second.unwrap_or_default()])
+}
+
+fn count_of(count: usize, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
 }
 
 fn bars(frame: &mut Frame<'_>, sidecar: &Sidecar, figure: &Figure, ink: &Ink, area: Rect) {
@@ -434,7 +439,7 @@ mod tests {
         let (view, now) = view(1);
         let lines = drawn(&view, 80, 24, now);
         assert!(lines[0].starts_with("ringside top  1 ready"), "{lines:#?}");
-        assert!(lines[1].ends_with("PUSHB BATCH GATE"), "{lines:#?}");
+        assert!(lines[1].ends_with("PUSHB GATE"), "{lines:#?}");
         assert!(lines[2].starts_with("10.0.0.0:15490"), "{lines:#?}");
         assert!(
             lines[2].contains("1.0 MiB") && lines[2].ends_with("open"),

@@ -64,7 +64,7 @@ pub(super) struct Settings {
 /// A sidecar as it is seen from here.
 #[derive(Debug, Clone)]
 pub(super) struct Sidecar {
-    pub(super) address: String,
+    pub(super) name: String,
     /// Its last answer, also where it does not answer any more.
     pub(super) status: Option<Status>,
     /// Samples, oldest first, each with the time of day that its process gives it, in milliseconds since 1970.
@@ -79,9 +79,9 @@ pub(super) struct Sidecar {
 }
 
 impl Sidecar {
-    pub(super) fn new(address: &str, now: Instant) -> Self {
+    pub(super) fn new(name: &str, now: Instant) -> Self {
         Sidecar {
-            address: address.to_owned(),
+            name: shown(name),
             status: None,
             samples: VecDeque::new(),
             events: BTreeMap::new(),

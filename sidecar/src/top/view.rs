@@ -204,18 +204,18 @@ mod tests {
     fn sorting_keeps_the_choice() {
         let mut view = view(&[3, 9, 5]);
         view.typed(key(KeyCode::Down));
-        let chosen = view.chosen().unwrap().address.clone();
+        let chosen = view.chosen().unwrap().name.clone();
         assert_eq!(chosen, "host-9:1");
         while view.order != Order::Connections {
             view.typed(key(KeyCode::Char('s')));
         }
         assert_eq!(view.ordered(), [1, 2, 0]);
-        assert_eq!(view.chosen().unwrap().address, chosen);
+        assert_eq!(view.chosen().unwrap().name, chosen);
         view.typed(key(KeyCode::Down));
-        assert_eq!(view.chosen().unwrap().address, "host-5:1");
+        assert_eq!(view.chosen().unwrap().name, "host-5:1");
         view.typed(key(KeyCode::End));
         view.typed(key(KeyCode::Down));
-        assert_eq!(view.chosen().unwrap().address, "host-3:1");
+        assert_eq!(view.chosen().unwrap().name, "host-3:1");
         view.typed(key(KeyCode::Char('r')));
         assert_eq!(view.ordered(), [0, 2, 1]);
     }

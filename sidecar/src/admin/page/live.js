@@ -8,21 +8,21 @@ const graphs = [
     { name: "to targets", value: (s) => s.bytesToUpstream, shown: bytesRate },
     { name: "to clients", value: (s) => s.bytesToClient, shown: bytesRate }] },
   { name: "Connections open", series: [
-    { name: "", value: (s) => s.connectionsOpen, shown: (v, s) => count(v) + (s ? `, ${count(s.opened)} new a second` : ""), plain: count }] },
-  { name: "Pushback, the worst worker's share of submissions", most: 100, series: [
-    { name: "", value: (s) => s.pushbackPercent, shown: (v, s) => `${count(v)} %` + (s ? `, ${count(s.pushedBack)} a second` : ""), plain: (v) => `${count(v)} %` }] },
-  { name: "Backoff, waits meant each second", series: [
-    { name: "", value: (s) => s.backoffMicros, shown: micros }] },
-  { name: "Batch limit, the smallest of a worker", step: true, series: [
-    { name: "", value: (s) => s.batchLimit, shown: (v) => `${count(v)} operations`, plain: count }] },
-  { name: "Submissions a second", series: [
-    { name: "", value: (s) => s.submissions, shown: count }] },
-  { name: "Gate: workers that did not accept", blocks: true, series: [
-    { name: "", value: (s) => s.pausedWorkers, shown: (v) => (v ? `${count(v)} paused` : "accepting") }],
-    told: (seen) => `paused in ${count(seen.filter((s) => s.pausedWorkers > 0).length)} of ${count(seen.length)} seconds` },
+    { name: "", value: (s) => s.connectionsOpen, shown: count, more: (s) => `${count(s.opened)} new a second` }] },
+  { name: "Pushback, of submissions", most: 100, series: [
+    { name: "", value: (s) => s.pushbackPercent, shown: (v) => `${count(v)} %`, more: (s) => `worst worker; ${count(s.pushedBack)} a second` }] },
   { name: "Readiness", blocks: true, className: "bad", most: 1, series: [
     { name: "", value: (s) => (s.ready ? 0 : 1), shown: (v) => (v ? "not ready" : "ready") }],
     told: (seen) => `not ready in ${count(seen.filter((s) => !s.ready).length)} of ${count(seen.length)} seconds` },
+  { name: "Submissions", series: [
+    { name: "", value: (s) => s.submissions, shown: count, more: () => "a second" }] },
+  { name: "Backoff", series: [
+    { name: "", value: (s) => s.backoffMicros, shown: micros, more: () => "of waits each second" }] },
+  { name: "Batch limit", step: true, series: [
+    { name: "", value: (s) => s.batchLimit, shown: count, more: () => "operations; smallest of a worker" }] },
+  { name: "Accept gate", blocks: true, series: [
+    { name: "", value: (s) => s.pausedWorkers, shown: (v) => (v ? "paused" : "open"), more: (s) => (s.pausedWorkers ? `in ${count(s.pausedWorkers)} workers` : "") }],
+    told: (seen) => `paused in ${count(seen.filter((s) => s.pausedWorkers > 0).length)} of ${count(seen.length)} seconds` },
 ].map((options) => new Graph(byId("graphs"), options));
 
 function drawAll() {
@@ -68,8 +68,9 @@ function showEvents() {
     when.dateTime = new Date(started + event.untilMillis).toISOString();
     const often = event.count > 1 ? ` (${count(event.count)} times since ${clock(started + event.atMillis)})` : "";
     const kind = element("span");
+    const good = event.kind === "readiness" && !event.sentence.startsWith("unready");
     const bad = event.kind === "readiness" && event.sentence.startsWith("unready") || event.sentence.includes("refused");
-    kind.append(element("span", event.kind, `tag ${bad ? "bad" : kinds[event.kind] || "soft"}`));
+    kind.append(element("span", event.kind, `tag ${bad ? "bad" : good ? "good" : kinds[event.kind] || "soft"}`));
     line.append(when, kind, element("span", event.sentence + often));
     return line;
   }));
@@ -110,7 +111,7 @@ function show(now) {
   say(byId("state"), now.ready ? (now.reason === "ready" ? "ready" : now.reason) : `not ready: ${now.reason}`,
     "state " + (now.ready ? (now.reason === "ready" ? "good" : "warn") : "bad"));
   document.title = (now.ready ? "" : "not ready · ") + "Ringside";
-  const flips = now.readinessFlips ? `, readiness changed ${count(now.readinessFlips)} times` : "";
+  const flips = now.readinessFlips ? `, readiness changed ${now.readinessFlips === 1 ? "once" : count(now.readinessFlips) + " times"}` : "";
   const controller = now.controller ? (now.controller.connected ? ", controller connected" : ", controller not connected") : "";
   say(byId("about"), `${now.version} (${now.commit}), up ${span(now.uptimeSeconds)}${flips}${controller}`);
 
