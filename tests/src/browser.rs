@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::http::Answer;
 use crate::processes::{Process, find, installed};
-use crate::{PATIENCE, await_some};
+use crate::{PATIENCE, await_within};
 
 /// The programs that it needs.
 const PROGRAMS: [&str; 2] = ["chromium", "chromedriver"];
@@ -59,7 +59,7 @@ impl Browser {
                 .env("TMPDIR", folder);
             command
         });
-        let port = await_some("chromedriver's port", || {
+        let port = await_within(PATIENCE * 4, "chromedriver's port", || {
             let log = driver.log();
             let (_, rest) = log.split_once("successfully on port ")?;
             let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
@@ -140,7 +140,7 @@ impl Browser {
     #[track_caller]
     pub fn await_true(&self, what: &str, expression: &str) {
         let script = format!("return Boolean({expression});");
-        await_some(what, || {
+        await_within(PATIENCE * 4, what, || {
             (self.run(&script) == Value::Bool(true)).then_some(())
         });
     }

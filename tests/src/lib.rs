@@ -31,15 +31,21 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Asks `probe` until it gives something, for what no event tells (another process's state). Panics after
 /// [`PATIENCE`] with `what`.
 #[track_caller]
-pub fn await_some<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+pub fn await_some<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
+    await_within(PATIENCE, what, probe)
+}
+
+/// The same with another patience, such as for a browser.
+#[track_caller]
+pub fn await_within<T>(patience: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();
     loop {
         if let Some(found) = probe() {
             return found;
         }
         assert!(
-            begin.elapsed() < PATIENCE,
-            "waited {PATIENCE:?} in vain for {what}"
+            begin.elapsed() < patience,
+            "waited {patience:?} in vain for {what}"
         );
         thread::sleep(Duration::from_millis(3));
     }

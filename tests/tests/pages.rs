@@ -60,15 +60,15 @@ namespaced!(pressure_is_seen_as_it_comes_and_goes, {
     browser.await_true("the past", "samples.length > 4");
     browser.await_true(
         "throughput",
-        "samples.at(-1).bytesToClient > 0 && samples.at(-1).connectionsOpen === 6",
+        "samples.at(-1).bytesToClient > 0 && samples.at(-1).connectionsOpen > 0",
     );
     assert_eq!(browser.text("#state"), "ready");
     let graphs = browser.text("#graphs");
     for part in [
         "Throughput",
         "to targets",
-        "KiB/s",
-        "Connections open6",
+        "iB/s",
+        "new a second",
         "Accept gateopen",
         "Readinessready",
     ] {

@@ -18,7 +18,7 @@ use ringside_tests::relay::{Kind, Setup};
 use ringside_tests::setup::program;
 use ringside_tests::steady::Steady;
 use ringside_tests::traffic::{Server, echo};
-use ringside_tests::{await_some, await_that, namespaced};
+use ringside_tests::{PATIENCE, await_some, await_that, await_within, namespaced};
 
 /// A program in a terminal of 80 columns and 24 lines, which an emulator shows.
 struct Terminal {
@@ -78,11 +78,11 @@ impl Terminal {
     fn await_text(&self, what: &str, holds: impl Fn(&str) -> bool) {
         let last = Mutex::new(String::new());
         let tried = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            await_that(what, || {
+            await_within(PATIENCE * 4, what, || {
                 let text = self.text();
                 let is_there = holds(&text);
                 *last.lock().unwrap() = text;
-                is_there
+                is_there.then_some(())
             });
         }));
         assert!(tried.is_ok(), "no {what} on:\n{}", last.lock().unwrap());
