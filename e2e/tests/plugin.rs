@@ -194,7 +194,7 @@ fn pods_are_picked_by_name_label_and_policy() {
         (&["pods", "--policy"], 2, "--policy needs a value"),
         (&["pods", "a b;c"], 2, "is no pod's name"),
     ] {
-        let (got, said) = refused(server, &[arguments, &wrong].concat());
+        let (got, said) = refused(server, &[&wrong, arguments].concat());
         assert!(
             got == Some(code) && said.contains(part),
             "{arguments:?}: {got:?} {said}"
@@ -243,7 +243,7 @@ fn kubectl_asks_a_forwarded_sidecar_without_a_cluster() {
         assert!(output.status.success(), "{output:?}");
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
-    assert!(asked(&["get", "--raw", "/config"]).contains("drainNotice: 0s"));
+    assert!(asked(&["get", "--raw", "/config?format=yaml"]).contains("drainNotice: 0s"));
     let status: Value = serde_json::from_str(&asked(&["get", "--raw", "/statusz"])).expect("JSON");
     assert_eq!(status["ready"], true);
     assert!(asked(&["create", "--raw", "/drain", "-f", "-"]).contains("draining"));

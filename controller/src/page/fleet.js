@@ -14,7 +14,7 @@ const graphs = [
 
 const full = (namespace, name) => (namespace === "" ? name : `${namespace}/${name}`);
 function conditions(policy) {
-  const cell = element("span");
+  const cell = element("span", undefined, "tags");
   for (const { kind, isTrue, reason } of policy.conditions) {
     const good = isTrue === (kind !== "Degraded");
     const text = kind === "Degraded" ? (isTrue ? `Degraded: ${reason}` : "not Degraded") : isTrue ? kind : `not ${kind}: ${reason}`;
@@ -27,10 +27,11 @@ function policy(policy) {
   const told = policy.conditions.filter(({ kind, isTrue }) => isTrue === (kind === "Degraded")).map(({ message }) => message);
   return [
     policy.namespace === "" ? `${policy.name} (cluster)` : full(policy.namespace, policy.name), conditions(policy),
+    [told.join(" ") || "nothing", "wide"],
     `${count(policy.ready)} of ${count(policy.matched)}`, `${count(policy.programmed)} of ${count(policy.matched)}`,
     [`${count(policy.away)} of ${count(policy.mayBeUnready)}`, policy.away ? "warn" : ""],
     [count(policy.held), policy.held ? "warn" : ""], [count(policy.unknown), policy.unknown ? "warn" : ""],
-    count(policy.connections), backends.join(", ") || "none", [told.join(" ") || "nothing", "wide"],
+    count(policy.connections), backends.join(", ") || "none",
   ];
 }
 function pod(pod) {
@@ -55,8 +56,8 @@ function showPods() {
 }
 function show(now) {
   last = now;
-  const bad = now.policies.filter((policy) => policy.problem || !policy.isReady).length;
-  let told = bad ? `${count(bad)} of ${count(now.policies.length)} policies need a look` : "all policies are ready";
+  const bad = now.policies.filter((policy) => policy.conditions.some(({ kind, isTrue }) => isTrue === (kind === "Degraded"))).length;
+  let told = bad ? `${count(bad)} of ${count(now.policies.length)} policies need a look` : "nothing is wrong with any policy";
   if (!now.leads) told = `this replica does not lead; the leader is ${now.leader || "nobody yet"}: what sidecars say is known there`;
   say(byId("state"), told, "state " + (now.leads ? (bad ? "warn" : "good") : "soft"));
   document.title = (now.leads && bad ? `${bad} to look at · ` : "") + "Ringside controller";

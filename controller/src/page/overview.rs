@@ -37,7 +37,7 @@ pub(crate) struct Overview {
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Totals {
-    /// Those whose relay takes connections.
+    /// Those whose relay takes connections, also where they would leave and may not.
     ready: u32,
     /// Those that are not ready for another reason than pressure.
     not_ready: u32,
@@ -194,8 +194,10 @@ fn count(fleet: &Fleet) -> (Totals, HashMap<(String, String), u64>) {
     for (observed, policy, sidecar) in fleet.pods() {
         let state = sidecar.map(|sidecar| &sidecar.report.state);
         let is_away = state.is_some_and(|state| state.leave == Leave::Away);
+        let takes = sidecar.is_some_and(|sidecar| !sidecar.is_unknown && sidecar.is_ready());
+        totals.ready += u32::from(takes && observed.is_ready);
         match urgency(observed, sidecar) {
-            0 => totals.ready += 1,
+            0 => {}
             1 => totals.unknown += 1,
             2 => totals.not_ready += 1,
             _ if is_away => totals.away += 1,
