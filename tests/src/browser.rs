@@ -77,6 +77,7 @@ impl Browser {
             "--disable-component-update",
             "--no-first-run",
             "--lang=en",
+            "--hide-scrollbars",
             // It ends with the driver, whatever ends that.
             "--remote-debugging-pipe",
             &format!("--user-data-dir={}", profile.display()),

@@ -159,7 +159,7 @@ class Graph {
     });
     const shown = series[0].shown;
     const range = all.length ? `least ${shown(Math.min(...all))}, most ${shown(highest)}` : "nothing is known yet";
-    say(this.least, blocks ? "" : range);
+    say(this.least, blocks || !all.length ? "" : `${shown(Math.min(...all))} to ${shown(highest)}`);
     const when = back > 0 ? `${span(back / 1000)} ago` : "now";
     this.svg.setAttribute("aria-label", `${name}: ${when} ${told.join(", ")}; in the last 5 minutes ${this.options.told ? this.options.told(seen) : range}`);
   }

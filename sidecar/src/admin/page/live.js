@@ -19,7 +19,7 @@ const graphs = [
   { name: "Backoff", series: [
     { name: "", value: (s) => s.backoffMicros, shown: micros, more: () => "of waits each second" }] },
   { name: "Batch limit", step: true, series: [
-    { name: "", value: (s) => s.batchLimit, shown: count, more: () => "operations; smallest of a worker" }] },
+    { name: "", value: (s) => s.batchLimit, shown: count, more: () => "operations" }] },
   { name: "Accept gate", blocks: true, series: [
     { name: "", value: (s) => s.pausedWorkers, shown: (v) => (v ? "paused" : "open"), more: (s) => (s.pausedWorkers ? `in ${count(s.pausedWorkers)} workers` : "") }],
     told: (seen) => `paused in ${count(seen.filter((s) => s.pausedWorkers > 0).length)} of ${count(seen.length)} seconds` },
