@@ -139,7 +139,7 @@ pub fn live(places: &[Place], has_colours: bool) -> anyhow::Result<()> {
 /// What the loop is told.
 enum Message {
     /// A sidecar's answer, or why there is none.
-    Looked(usize, Result<Answer, String>),
+    Looked(usize, Box<Result<Answer, String>>),
     /// Something was typed, or the terminal's size changed.
     Typed(Event),
     /// A signal asks for the end, or there is no more input.
@@ -159,7 +159,7 @@ fn run(
         // Also where nothing comes, as it is told how long a sidecar has not answered.
         match messages.recv_timeout(EVERY) {
             Ok(Message::Looked(index, answer)) => {
-                let mark = view.take(index, answer, Instant::now());
+                let mark = view.take(index, *answer, Instant::now());
                 let _ = asking[index].send(mark);
             }
             Ok(Message::Typed(Event::Key(key))) if key.kind != KeyEventKind::Release => {
@@ -180,7 +180,7 @@ fn ask_again(index: usize, address: &str, marks: &Receiver<u64>, says: &Sender<M
         thread::sleep(next.saturating_duration_since(Instant::now()));
         next = Instant::now() + EVERY;
         if says
-            .send(Message::Looked(index, look(address, mark)))
+            .send(Message::Looked(index, Box::new(look(address, mark))))
             .is_err()
         {
             return;
