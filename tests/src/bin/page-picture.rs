@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         given(place).map_or(Some(otherwise), |text| text.parse().ok())
     };
     let (Some(seconds), Some(width), Some(height)) =
-        (number(1, 200), number(2, 1160), number(3, 676))
+        (number(1, 200), number(2, 1160), number(3, 626))
     else {
         eprintln!("page-picture: seconds, width and height are numbers");
         return ExitCode::from(2);
