@@ -1,6 +1,6 @@
 # What a user runs. `make demo` is the main job, `make test` the proof; both set up what they need.
 
-.PHONY: demo build test bench denial soak simulate coverage manifests fuzz deny sbom miri threads apiserver bench-control
+.PHONY: demo build test bench denial soak simulate coverage manifests fuzz deny sbom miri threads apiserver bench-control man page-picture
 
 # A relay, an application and load on this machine, with a kernel that pushes back half-way: about 30 s.
 demo: build
@@ -52,6 +52,17 @@ manifests:
 		mv manifests/crds/new manifests/crds/ringside.yaml
 	@cargo run --quiet --package ringside-controller -- roles >manifests/rbac/new && \
 		mv manifests/rbac/new manifests/rbac/ringside.yaml
+
+# Manual pages of both programs, in target/man/man1: `man -l target/man/man1/ringside-relay.1`.
+man:
+	@cargo build --quiet --package ringside --package ringside-controller --bins
+	@target/debug/ringside man target/man/man1 && target/debug/ringside-controller man target/man/man1
+	@echo "target/man/man1"
+
+# The picture of the live page in the README: a real relay under real traffic, refused by its kernel for four seconds; about 5 minutes.
+page-picture:
+	@cargo build --quiet --package ringside --bins --package ringside-tests --bin page-picture
+	@target/debug/page-picture docs/page.png $${SECONDS_OF_TRAFFIC:-290}
 
 # Fuzzing with coverage, on the stable toolchain: a minute for each of four targets.
 FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=3 \

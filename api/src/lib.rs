@@ -7,6 +7,8 @@ mod wire;
 pub mod config;
 mod depth;
 mod locate;
+#[cfg(feature = "page")]
+pub mod page;
 pub mod relay;
 #[cfg(feature = "resources")]
 pub mod resources;

@@ -19,6 +19,8 @@ pub mod settings;
 pub mod simulation;
 pub mod target_check;
 pub mod time;
+#[cfg(feature = "top")]
+pub mod top;
 pub mod worker;
 
 /// The version of this build.

@@ -2,6 +2,7 @@
 //!
 //! Everything here waits for events with a bound, fails with a sentence, and leaves nothing behind.
 
+pub mod browser;
 pub mod cgroup;
 mod configuration;
 pub mod controller;
@@ -18,6 +19,7 @@ pub mod seccomp;
 pub mod setup;
 pub mod skip;
 pub mod soak;
+pub mod steady;
 pub mod traffic;
 
 use std::thread;
@@ -29,15 +31,21 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Asks `probe` until it gives something, for what no event tells (another process's state). Panics after
 /// [`PATIENCE`] with `what`.
 #[track_caller]
-pub fn await_some<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+pub fn await_some<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
+    await_within(PATIENCE, what, probe)
+}
+
+/// The same with another patience, such as for a browser.
+#[track_caller]
+pub fn await_within<T>(patience: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();
     loop {
         if let Some(found) = probe() {
             return found;
         }
         assert!(
-            begin.elapsed() < PATIENCE,
-            "waited {PATIENCE:?} in vain for {what}"
+            begin.elapsed() < patience,
+            "waited {patience:?} in vain for {what}"
         );
         thread::sleep(Duration::from_millis(3));
     }

@@ -146,6 +146,7 @@ fn everything_is_told(relay: &Relay) {
         "/readyz",
         "/startupz",
         "/statusz",
+        "/history",
         "/metrics",
         "/config",
     ] {

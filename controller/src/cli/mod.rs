@@ -1,5 +1,6 @@
 //! The command line of `ringside-controller`. It owns names, flags and exit codes; what a command does is elsewhere.
 
+mod describe;
 mod inject;
 mod roles;
 mod run;
@@ -9,7 +10,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// Ringside's controller: policies down to the sidecars, their state up to kubectl
 #[derive(Debug, Parser)]
@@ -23,6 +24,8 @@ struct Cli {
 enum Command {
     /// Print the custom resource definitions, for kubectl apply -f -
     Crds,
+    Completions(describe::Completions),
+    Man(describe::Man),
     Inject(Box<inject::Arguments>),
     Roles(roles::Arguments),
     Run(Box<run::Arguments>),
@@ -33,6 +36,8 @@ enum Command {
 pub(crate) fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Crds => crds(),
+        Command::Completions(arguments) => describe::completions(Cli::command(), &arguments),
+        Command::Man(arguments) => describe::man(Cli::command(), &arguments),
         Command::Inject(arguments) => inject::run(*arguments),
         Command::Roles(arguments) => roles::run(arguments),
         Command::Run(arguments) => run::run(&arguments),

@@ -1,30 +1,29 @@
-//! The controller's page for people: policies and pods, and the JSON that it is made of.
+//! The controller's page for people: policies and pods, and the JSON that it is made of. Its frame is `ringside_api::page`.
 //!
 //! It shows what the fleet knows and works nothing out that a status would not say. Nothing on it comes from another host.
 
 mod overview;
 
+use std::sync::LazyLock;
+
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
-use axum::response::{IntoResponse, Json};
+use axum::response::{IntoResponse, Json, Response};
+use ringside_api::page::Page;
 
 use crate::http::Sources;
 use overview::Overview;
 
-/// Everything is on the page itself, and nothing else may be loaded or shown within another page.
-const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; \
-    base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+static PAGE: LazyLock<Page> = LazyLock::new(|| {
+    Page::new(
+        "Ringside controller",
+        include_str!("body.html"),
+        include_str!("fleet.js"),
+    )
+});
 
 /// `GET /`
-pub(crate) async fn page() -> impl IntoResponse {
-    (
-        [
-            (CONTENT_TYPE, "text/html; charset=utf-8"),
-            (CACHE_CONTROL, "no-cache"),
-            (CONTENT_SECURITY_POLICY, POLICY),
-        ],
-        include_str!("page.html"),
-    )
+pub(crate) async fn page() -> Response {
+    (PAGE.headers(), PAGE.html.as_str()).into_response()
 }
 
 /// `GET /statusz`

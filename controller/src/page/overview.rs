@@ -3,7 +3,7 @@
 //! It owns which pods those are where there are more than a page can show. Pure but for reading the fleet.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use ringside_api::sync::Leave;
 use serde::Serialize;
@@ -12,7 +12,7 @@ use crate::fleet::{Fleet, ObservedPod, Sidecar};
 use crate::http::Sources;
 use crate::leader::Leadership;
 use crate::policies::Name;
-use crate::status::readiness;
+use crate::status::{conditions_of, readiness};
 
 /// Pods that are listed at most: the worst off.
 const PODS_MOST: usize = 500;
@@ -29,7 +29,37 @@ pub(crate) struct Overview {
     calls_open: u64,
     policies: Vec<Policy>,
     pods_in_all: usize,
+    totals: Totals,
     pods: Vec<Pod>,
+}
+
+/// Every pod with a relay, counted.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Totals {
+    /// Those whose relay takes connections, also where they would leave and may not.
+    ready: u32,
+    /// Those that are not ready for another reason than pressure.
+    not_ready: u32,
+    /// Those that left for pressure.
+    away: u32,
+    /// Those that would leave and may not.
+    held: u32,
+    /// Those whose sidecar has not called, or not for long.
+    unknown: u32,
+    connections: u64,
+    /// Of the pod that has the highest share.
+    pushback_percent: u32,
+}
+
+/// A condition of a policy, as its status has it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Condition {
+    kind: String,
+    is_true: bool,
+    reason: String,
+    message: String,
 }
 
 /// A policy.
@@ -51,7 +81,9 @@ struct Policy {
     held: u32,
     unknown: u32,
     may_be_unready: u32,
+    connections: u64,
     backends: BTreeMap<String, u32>,
+    conditions: Vec<Condition>,
 }
 
 /// A pod with a relay.
@@ -92,13 +124,29 @@ impl Overview {
             .filter_map(|name| Policy::of(&sync.fleet(), name, now));
         let mut policies: Vec<Policy> = policies.collect();
         policies.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
-        let (pods_in_all, pods) = pods(&sync.fleet());
+        let (totals, connections, pods_in_all, pods) = {
+            let fleet = sync.fleet();
+            let (totals, connections) = count(&fleet);
+            let (pods_in_all, pods) = pods(&fleet);
+            (totals, connections, pods_in_all, pods)
+        };
+        for policy in &mut policies {
+            // The cluster's policy is everybody's.
+            policy.connections = match policy.namespace.as_str() {
+                "" => totals.connections,
+                namespace => {
+                    let of = (namespace.to_owned(), policy.name.clone());
+                    connections.get(&of).copied().unwrap_or(0)
+                }
+            };
+        }
         Self {
             version: env!("CARGO_PKG_VERSION"),
             leads,
             leader,
             calls_open,
             policies,
+            totals,
             pods_in_all,
             pods,
         }
@@ -110,6 +158,14 @@ impl Policy {
         let verdict = fleet.policies().verdict(&name)?;
         let summary = fleet.summary(&name, now);
         let (is_ready, told) = readiness(fleet, &name, now);
+        let conditions = conditions_of(fleet, &name, &summary, now).into_iter();
+        let conditions = conditions.map(|condition| Condition {
+            is_true: condition.status == "True",
+            kind: condition.type_,
+            reason: condition.reason,
+            message: condition.message,
+        });
+        let conditions = conditions.collect();
         let (namespace, name) = name;
         Some(Self {
             namespace,
@@ -124,9 +180,40 @@ impl Policy {
             held: summary.held.count,
             unknown: summary.unknown.count,
             may_be_unready: summary.may_be_unready,
+            connections: 0,
             backends: summary.backends,
+            conditions,
         })
     }
+}
+
+/// All pods counted, and the connections of each policy's.
+fn count(fleet: &Fleet) -> (Totals, HashMap<(String, String), u64>) {
+    let mut totals = Totals::default();
+    let mut connections: HashMap<(&str, &str), u64> = HashMap::new();
+    for (observed, policy, sidecar) in fleet.pods() {
+        let state = sidecar.map(|sidecar| &sidecar.report.state);
+        let is_away = state.is_some_and(|state| state.leave == Leave::Away);
+        let takes = sidecar.is_some_and(|sidecar| !sidecar.is_unknown && sidecar.is_ready());
+        totals.ready += u32::from(takes && observed.is_ready);
+        match urgency(observed, sidecar) {
+            0 => {}
+            1 => totals.unknown += 1,
+            2 => totals.not_ready += 1,
+            _ if is_away => totals.away += 1,
+            _ => totals.held += 1,
+        }
+        if let Some(state) = state {
+            totals.connections += state.connections;
+            totals.pushback_percent = totals.pushback_percent.max(state.pushback_percent);
+            let of = (observed.identity.namespace.as_str(), policy);
+            *connections.entry(of).or_default() += state.connections;
+        }
+    }
+    let owned = connections
+        .into_iter()
+        .map(|((namespace, policy), open)| ((namespace.to_owned(), policy.to_owned()), open));
+    (totals, owned.collect())
 }
 
 /// How many pods there are, and those that are worst off.

@@ -131,6 +131,11 @@ impl ApiServer {
         })
     }
 
+    /// The kubectl that it is asked by.
+    pub fn kubectl_program(&self) -> &Path {
+        &self.kubectl
+    }
+
     /// A kubeconfig of whoever may do everything.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig

@@ -3,10 +3,12 @@
 //! It runs on the thread that owns no ring and reads what workers publish, so that it answers also while they are
 //! stalled. It never asks a worker anything, and it bounds what its own clients can cost.
 
+pub mod ask;
 mod config;
 mod connections;
 mod controller;
 mod drain;
+pub mod history;
 mod log_level;
 mod metrics;
 mod origin;
@@ -66,6 +68,7 @@ fn router(state: Arc<State>) -> anyhow::Result<Router> {
         .route("/readyz", get(probes::readyz))
         .route("/startupz", get(probes::startupz))
         .route("/statusz", get(status::statusz))
+        .route("/history", get(history::history))
         .route("/config", get(config::config))
         .route("/drain", post(drain::drain))
         .route("/log-level", put(log_level::put).get(log_level::get))
@@ -80,7 +83,7 @@ fn router(state: Arc<State>) -> anyhow::Result<Router> {
 async fn unknown() -> (StatusCode, &'static str) {
     (
         StatusCode::NOT_FOUND,
-        "there is nothing here; there are /, /livez, /readyz, /startupz, /statusz, /metrics, /config, POST /drain and PUT /log-level\n",
+        "there is nothing here; there are /, /livez, /readyz, /startupz, /statusz, /history, /metrics, /config, POST /drain and PUT /log-level\n",
     )
 }
 

@@ -6,11 +6,13 @@ mod cgroup;
 mod kernel;
 mod limits;
 mod machine;
+mod reach;
 
 use serde::Serialize;
 
 pub(crate) use cgroup::memory_limit;
 pub use machine::Machine;
+pub use reach::Plan;
 
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -87,8 +89,16 @@ pub struct Report {
     pub findings: Vec<Finding>,
 }
 
-/// Looks at everything.
-pub fn check(machine: &Machine) -> Report {
+impl Report {
+    /// Whether a relay would not work as it is meant to.
+    pub fn has_problems(&self) -> bool {
+        let mut findings = self.findings.iter();
+        self.backend.is_none() || findings.any(|finding| finding.level == Level::Problem)
+    }
+}
+
+/// Looks at everything, and tries what a relay of this plan would use.
+pub fn check(machine: &Machine, plan: &Plan) -> Report {
     let (backend, reason, mut findings) = kernel::backends();
     findings.insert(0, kernel::version(machine));
     findings.push(kernel::sysctl(machine));
@@ -101,6 +111,8 @@ pub fn check(machine: &Machine) -> Report {
     findings.push(cgroup::cpu(machine));
     findings.push(cgroup::memory(machine));
     findings.push(limits::congestion_control(machine));
+    findings.extend(reach::listeners(plan));
+    findings.push(reach::controller(plan));
     Report {
         backend,
         reason,

@@ -3,37 +3,86 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 
+use std::path::PathBuf;
+
 use anyhow::Context;
-use ringside::check::{Machine, Report, check};
+use ringside::check::{Machine, Plan, Report, check};
+use ringside::process::{AdminListener, Overrides};
+use ringside::settings;
+use ringside_api::{Config, Relay};
 
 use super::{FAILED, Failure};
 
 /// Say what this kernel and container allow, and what to do about it
 ///
 /// Tries io_uring and epoll for real, and looks at limits and sysctls that a relay meets under load. It changes nothing.
-/// Each line is ok, note (works, could be better) or problem.
+/// Each line is ok, note (works, could be better) or problem. With the flags of `relay`, or in their environment, it also tries the ports that
+/// such a relay would listen on, and whether its controller can be reached.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit codes: 0 a backend works, 1 none does.")]
+#[command(after_help = "Exit codes: 0 no problem, 1 at least one, 2 usage.")]
 pub(crate) struct Arguments {
     /// Write JSON
     #[arg(long)]
     json: bool,
+
+    /// A relay whose port is tried; may be given several times
+    #[arg(
+        long,
+        value_name = "NAME=LISTEN:TARGET",
+        env = "RINGSIDE_RELAY",
+        value_delimiter = ','
+    )]
+    relay: Vec<Relay>,
+
+    /// The YAML file whose relays' ports are tried
+    #[arg(long, value_name = "FILE", env = "RINGSIDE_CONFIG")]
+    config: Option<PathBuf>,
+
+    /// Where the admin listener would be: IP:PORT or off [default: 0.0.0.0:15490]
+    #[arg(long, value_name = "ADDR", env = "RINGSIDE_ADMIN", value_parser = super::relay::admin)]
+    admin: Option<AdminListener>,
+
+    #[command(flatten)]
+    controller: super::controller::Flags,
 }
 
-/// Looks, writes, and fails if no backend works.
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let report = check(&Machine::this());
-    let text = if arguments.json {
+impl Arguments {
+    fn plan(self) -> Result<Plan, Failure> {
+        let config = match &self.config {
+            Some(path) => settings::load(path).map_err(anyhow::Error::from)?.config,
+            None => Config::of_relays(self.relay).into(),
+        };
+        let overrides = Overrides {
+            admin: self.admin,
+            ..Overrides::default()
+        };
+        let config = overrides.over(&config);
+        let relays = config.relays.iter();
+        Ok(Plan {
+            admin: (self.admin != Some(AdminListener::Off)).then_some(config.admin),
+            relays: relays
+                .map(|relay| (relay.name.clone(), relay.listen.0))
+                .collect(),
+            controller: self.controller.check()?,
+        })
+    }
+}
+
+/// Looks, writes, and fails where there is a problem.
+pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
+    let as_json = arguments.json;
+    let report = check(&Machine::this(), &arguments.plan()?);
+    let text = if as_json {
         serde_json::to_string_pretty(&report).context("the report cannot be written")? + "\n"
     } else {
         as_text(&report)
     };
     // Whoever reads may have seen enough.
     let _ = std::io::stdout().write_all(text.as_bytes());
-    match report.backend {
-        Some(_) => Ok(()),
-        None => Err(Failure::Code(FAILED)),
+    if report.has_problems() {
+        return Err(Failure::Code(FAILED));
     }
+    Ok(())
 }
 
 fn as_text(report: &Report) -> String {

@@ -3,13 +3,16 @@
 
 mod check;
 mod controller;
+mod describe;
 mod intercept;
 mod relay;
+#[cfg(feature = "top")]
+mod top;
 
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// The exit code of what failed.
 const FAILED: u8 = 1;
@@ -34,8 +37,12 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Relay(Box<relay::Arguments>),
-    Check(check::Arguments),
+    Check(Box<check::Arguments>),
     Intercept(intercept::Arguments),
+    #[cfg(feature = "top")]
+    Top(top::Arguments),
+    Completions(describe::Completions),
+    Man(describe::Man),
     /// Show the whole story on this machine, in about half a minute.
     ///
     /// Starts an application, a sidecar before it and clients that check every byte; makes the kernel refuse the
@@ -66,8 +73,12 @@ pub(crate) fn main() -> ExitCode {
     let epoch = Instant::now();
     let done = match Arguments::parse().command {
         Command::Relay(arguments) => relay::run(*arguments, epoch),
-        Command::Check(arguments) => check::run(&arguments),
+        Command::Check(arguments) => check::run(*arguments),
         Command::Intercept(arguments) => intercept::run(arguments),
+        #[cfg(feature = "top")]
+        Command::Top(arguments) => top::run(&arguments),
+        Command::Completions(arguments) => describe::completions(Arguments::command(), &arguments),
+        Command::Man(arguments) => describe::man(Arguments::command(), &arguments),
         Command::Demo => demo(),
     };
     match done {
@@ -108,7 +119,6 @@ fn with_causes(error: &anyhow::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_sound() {

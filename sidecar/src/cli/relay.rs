@@ -100,7 +100,7 @@ pub(crate) struct Arguments {
     log_format: LogFormat,
 }
 
-fn admin(given: &str) -> Result<AdminListener, String> {
+pub(super) fn admin(given: &str) -> Result<AdminListener, String> {
     if given == "off" {
         return Ok(AdminListener::Off);
     }

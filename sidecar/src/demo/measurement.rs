@@ -1,10 +1,11 @@
 //! What the demo sees of its sidecar: the same metrics and probe that Prometheus and the kubelet would read.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
+
+use crate::admin::ask;
 
 /// How long the admin port may take to answer. It has a thread of its own, whatever the workers go through.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -73,27 +74,8 @@ pub(super) fn status(admin: SocketAddr) -> anyhow::Result<serde_json::Value> {
 
 /// One request to the admin port: its status and its body.
 fn get(admin: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
-    let ask = || -> std::io::Result<String> {
-        let mut connection = TcpStream::connect_timeout(&admin, PATIENCE)?;
-        connection.set_read_timeout(Some(PATIENCE))?;
-        write!(connection, "GET {path} HTTP/1.0\r\nhost: {admin}\r\n\r\n")?;
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer)?;
-        Ok(answer)
-    };
-    let answer = ask()
-        .with_context(|| format!("the sidecar's admin port {admin} did not answer GET {path}"))?;
-    let (head, body) = answer
-        .split_once("\r\n\r\n")
-        .context("the admin port's answer has no end of headers")?;
-    let status = head
-        .split(' ')
-        .nth(1)
-        .and_then(|status| status.parse().ok());
-    Ok((
-        status.context("the admin port's answer has no status")?,
-        body.to_owned(),
-    ))
+    ask::get(&admin.to_string(), path, PATIENCE)
+        .with_context(|| format!("the sidecar's admin port {admin} did not answer GET {path}"))
 }
 
 #[cfg(test)]

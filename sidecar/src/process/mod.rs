@@ -6,6 +6,7 @@
 pub mod access_lines;
 pub mod applying;
 pub mod drain;
+pub mod history;
 pub mod judging;
 pub mod run;
 pub mod state;

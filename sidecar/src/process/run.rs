@@ -13,6 +13,7 @@ use ringside_api::{BackendChoice, Config, Workers};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::applying::{RETRY, Relays};
+use super::history::{self, Kind};
 use super::state::{Made, State};
 use super::synced::Synced;
 use super::{access_lines, drain, taking, workers};
@@ -261,6 +262,8 @@ async fn live_through(
     if let Some(listener) = listener {
         admin::serve(listener, state.clone())?;
     }
+    // Until the runtime ends: also a drain is watched.
+    tokio::spawn(history::watch(state.clone()));
     if let (Some(controller), Some(kept), Some(view)) = (&options.controller, kept, &state.view) {
         let (state, view) = (state.clone(), view.clone());
         let host = Arc::new(Synced { state, view });
@@ -302,6 +305,7 @@ async fn start(state: &Arc<State>, options: &Options) -> anyhow::Result<Option<W
     opened.await.context("opening the relays panicked")??;
     require_descriptors(state)?;
     state.begin_to_serve();
+    state.tell(Kind::Process, "ready: relays listen");
     if let (Some(path), Some(address)) = (&options.admin_port_file, state.admin) {
         write_whole(path, &format!("{address}\n"))
             .with_context(|| format!("cannot write the admin address to {}", path.display()))?;
@@ -363,8 +367,10 @@ async fn look_after(state: &Arc<State>) -> anyhow::Error {
             state.count_flip();
             if judged.ready {
                 tracing::info!("ready again");
+                state.tell(Kind::Readiness, "ready again");
             } else {
                 tracing::warn!(reason = judged.reason, "unready");
+                state.tell(Kind::Readiness, format!("unready: {}", judged.reason));
             }
         }
         tell_of_refusals(state, &mut refusals);

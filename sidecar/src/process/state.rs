@@ -10,6 +10,7 @@ use std::time::{Instant, SystemTime};
 use tokio::sync::watch;
 
 use super::applying::Relays;
+use super::history::{History, Kind, Told};
 use super::judging::{self, Judgement, Phase, WorkerView};
 use crate::logging::{LogControl, LogLevel};
 use crate::pressure::leave::Leaving;
@@ -35,6 +36,8 @@ pub struct State {
     pub view: Option<Arc<View>>,
     /// Where the admin listener is, if there is one.
     pub admin: Option<SocketAddr>,
+    /// The last minutes.
+    pub history: History,
     leaving: Mutex<Leaving>,
     /// Held while other settings are taken: workers are told in the order in which they took effect.
     taking: Mutex<()>,
@@ -71,6 +74,7 @@ impl State {
             leaving: Mutex::new(made.leaving),
             taking: Mutex::new(()),
             admin: made.admin,
+            history: History::default(),
             phase: AtomicU8::new(Phase::Starting as u8),
             flips: AtomicU64::new(0),
             log: made.log,
@@ -104,11 +108,20 @@ impl State {
     /// Asks for the process to end: it is unready at once. Says whether nobody had asked before.
     pub fn ask_to_drain(&self, who: &'static str) -> bool {
         self.phase.store(Phase::Draining as u8, Ordering::SeqCst);
-        self.drain_asked.send_if_modified(|asked| {
+        let is_first = self.drain_asked.send_if_modified(|asked| {
             let is_first = asked.is_none();
             asked.get_or_insert(who);
             is_first
-        })
+        });
+        if is_first {
+            self.tell(Kind::Process, format!("draining, asked by {who}"));
+        }
+        is_first
+    }
+
+    /// Remembers an event.
+    pub(crate) fn tell(&self, kind: Kind, sentence: impl Into<String>) {
+        self.history.tell(self.now(), Told::once(kind, sentence));
     }
 
     /// Waits until somebody asks for the process to end, and says who.

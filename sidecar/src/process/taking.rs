@@ -3,6 +3,7 @@
 
 use ringside_api::sync::RefusedOffer;
 
+use super::history::Kind;
 use super::judging::Phase;
 use super::state::State;
 use crate::settings::{Assignment, Change, Difference};
@@ -13,7 +14,9 @@ pub(crate) fn take(state: &State, change: Change) {
         tracing::info!("the configuration changed, and is not taken: the process ends");
         return;
     }
-    let waiting_before = state.live.now().waiting_for_restart.clone();
+    let before = state.live.now();
+    let (generation_before, waiting_before) =
+        (before.generation, before.waiting_for_restart.clone());
     let taken = {
         let _one_at_a_time = state.taking();
         let taken = state.live.apply(change);
@@ -40,6 +43,10 @@ pub(crate) fn take(state: &State, change: Change) {
                 settings_changed = difference.settings_changed,
                 "configuration taken"
             );
+            if now.generation != generation_before {
+                let sentence = format!("configuration taken: generation {}", now.generation);
+                state.tell(Kind::Settings, sentence);
+            }
             for waiting in &now.waiting_for_restart {
                 if !waiting_before.contains(waiting) {
                     tracing::warn!("{waiting}");
@@ -47,12 +54,16 @@ pub(crate) fn take(state: &State, change: Change) {
             }
             state.relays.apply(&now.config.relays);
         }
-        Err(refusal) => tracing::error!(
-            line = refusal.line,
-            field = refusal.field,
-            "{}; the last good configuration stays",
-            refusal.sentence
-        ),
+        Err(refusal) => {
+            tracing::error!(
+                line = refusal.line,
+                field = refusal.field,
+                "{}; the last good configuration stays",
+                refusal.sentence
+            );
+            let sentence = format!("configuration refused: {}", refusal.sentence);
+            state.tell(Kind::Settings, sentence);
+        }
     }
 }
 
@@ -81,6 +92,12 @@ pub(crate) fn take_assignment(state: &State, offered: Result<Assignment, Refused
                     settings_changed = difference.settings_changed,
                     "what policies assign is taken"
                 );
+                let policy = match runs.assigned.policy.as_str() {
+                    "" => "no RelayPolicy",
+                    policy => policy,
+                };
+                let sentence = format!("settings of {policy} taken: generation {}", now.generation);
+                state.tell(Kind::Settings, sentence);
             }
             true
         }
@@ -91,6 +108,8 @@ pub(crate) fn take_assignment(state: &State, offered: Result<Assignment, Refused
                     "what policies assign is refused: {}; the last good settings stay",
                     refused.why
                 );
+                let sentence = format!("what policies assign is refused: {}", refused.why);
+                state.tell(Kind::Settings, sentence);
             }
             false
         }

@@ -39,6 +39,7 @@ const TARGET: Target = Target {
         "/readyz",
         "/startupz",
         "/statusz",
+        "/history",
         "/metrics",
         "/config",
         "/log-level",

@@ -15,6 +15,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::call::not_upgraded;
 use super::failure::Failure;
@@ -104,31 +105,8 @@ impl Connection {
         leader: Option<SocketAddr>,
         trust: &Trust,
     ) -> Result<Self, Failure> {
-        let unreachable = |error: io::Error| {
-            Failure::Unreachable(format!("{}: {error}", place(controller, leader)))
-        };
         let descriptor = Descriptor::of(host);
-        let stream = match leader.or(controller.connect_to) {
-            Some(address) => TcpStream::connect(address).await.map_err(unreachable)?,
-            None => by_name(controller).await.map_err(unreachable)?,
-        };
-        let peer = stream.peer_addr().map_err(unreachable)?;
-        let probes = TcpKeepalive::new().with_time(PROBE_AFTER);
-        let probes = probes.with_interval(PROBE_EVERY).with_retries(PROBES);
-        SockRef::from(&stream)
-            .set_tcp_keepalive(&probes)
-            .map_err(unreachable)?;
-        let name = &controller.address.name;
-        let stream = TlsConnector::from(trust.tls.clone())
-            .connect(name.clone(), stream)
-            .await
-            .map_err(|error| trust::failure(&error, &name.to_str()))?;
-        let alpn = stream.get_ref().1.alpn_protocol();
-        if alpn.is_some_and(|protocol| protocol != trust::PROTOCOL) {
-            return Err(Failure::Untrusted(format!(
-                "{peer} does not speak HTTP/1.1: the address is another server's"
-            )));
-        }
+        let (stream, peer) = secured(controller, leader, trust).await?;
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(HEAD_BYTES_MAX)
             .handshake(TokioIo::new(stream))
@@ -150,6 +128,62 @@ fn broke(peer: SocketAddr, error: &hyper::Error) -> Failure {
     let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
     let cause = cause.unwrap_or_default();
     Failure::Unreachable(format!("the connection to {peer} broke: {error}{cause}"))
+}
+
+/// Whether the controller can be reached and is who it should be: connects, and hangs up. Says where it is.
+///
+/// # Errors
+/// A sentence.
+pub fn reach(controller: &Controller) -> Result<SocketAddr, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("no runtime to connect by: {error}"))?;
+    let trust = Trust::find(controller, None).map_err(|failure| failure.to_string())?;
+    let reaching = async {
+        let connected = secured(controller, None, &trust);
+        tokio::time::timeout(CONNECT_LIMIT, connected).await
+    };
+    match runtime.block_on(reaching) {
+        Ok(Ok((_, peer))) => Ok(peer),
+        Ok(Err(failure)) => Err(failure.to_string()),
+        Err(_) => Err(format!(
+            "{} does not answer within {CONNECT_LIMIT:?}",
+            place(controller, None)
+        )),
+    }
+}
+
+/// TCP and TLS.
+async fn secured(
+    controller: &Controller,
+    leader: Option<SocketAddr>,
+    trust: &Trust,
+) -> Result<(TlsStream<TcpStream>, SocketAddr), Failure> {
+    let unreachable =
+        |error: io::Error| Failure::Unreachable(format!("{}: {error}", place(controller, leader)));
+    let stream = match leader.or(controller.connect_to) {
+        Some(address) => TcpStream::connect(address).await.map_err(unreachable)?,
+        None => by_name(controller).await.map_err(unreachable)?,
+    };
+    let peer = stream.peer_addr().map_err(unreachable)?;
+    let probes = TcpKeepalive::new().with_time(PROBE_AFTER);
+    let probes = probes.with_interval(PROBE_EVERY).with_retries(PROBES);
+    SockRef::from(&stream)
+        .set_tcp_keepalive(&probes)
+        .map_err(unreachable)?;
+    let name = &controller.address.name;
+    let stream = TlsConnector::from(trust.tls.clone())
+        .connect(name.clone(), stream)
+        .await
+        .map_err(|error| trust::failure(&error, &name.to_str()))?;
+    let alpn = stream.get_ref().1.alpn_protocol();
+    if alpn.is_some_and(|protocol| protocol != trust::PROTOCOL) {
+        return Err(Failure::Untrusted(format!(
+            "{peer} does not speak HTTP/1.1: the address is another server's"
+        )));
+    }
+    Ok((stream, peer))
 }
 
 /// Where a connection is to lead, for a sentence.

@@ -26,6 +26,7 @@ use std::time::Duration;
 use ringside_api::sync::{PodIdentity, RefusedOffer, State};
 
 pub use address::{Address, AddressError};
+pub use connection::reach;
 pub use first::{First, first};
 pub use kept::Kept;
 pub use view::{Outcome, Seen, View};
