@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::traffic::{Clients, echoing, sidecar};
 
 fn outcome(relay: &Relay, outcome: &str) -> f64 {
-    relay.metric("controller_calls_total", &[("outcome", outcome)])
+    relay.metric("sync_calls_total", &[("outcome", outcome)])
 }
 
 namespaced!(
@@ -124,7 +124,7 @@ namespaced!(
         let pod = Pod::new(authority.pem());
         let relay = sidecar(&server, &pod, &controller).start();
         relay.await_metric(
-            "controller_calls_total",
+            "sync_calls_total",
             &[("outcome", "refused")],
             |count| count == 1.0,
         );
@@ -143,7 +143,7 @@ namespaced!(
         std::fs::remove_file(pod.files().join("token")).unwrap();
         let relay = sidecar(&server, &pod, &controller).start();
         relay.await_metric(
-            "controller_calls_total",
+            "sync_calls_total",
             &[("outcome", "refused")],
             |count| count == 1.0,
         );

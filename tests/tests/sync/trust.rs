@@ -16,7 +16,7 @@ fn refusal(identity: Arc<tokio_rustls::rustls::ServerConfig>, ca: &str) -> Strin
     let pod = Pod::new(ca);
     let relay = sidecar(&server, &pod, &controller).start();
     relay.await_metric(
-        "controller_calls_total",
+        "sync_calls_total",
         &[("outcome", "untrusted")],
         |count| count >= 1.0,
     );
@@ -96,7 +96,7 @@ namespaced!(certificates_are_renewed_by_the_controller_and_kept, {
         let controller = Controller::start(&old, script);
         let relay = sidecar(&server, &pod, &controller).start();
         relay.await_metric(
-            "controller_calls_total",
+            "sync_calls_total",
             &[("outcome", "untrusted")],
             |count| count >= 1.0,
         );

@@ -36,7 +36,7 @@ pub(super) fn add(families: &mut Families, state: &State) {
         )
         .add(&[], f64::from(u8::from(seen.connected.is_some())));
     let calls = families.family(
-        "ringside_controller_calls_total",
+        "ringside_sync_calls_total",
         "Calls to the controller, and attempts to make one, by how they came out; superseded is one given up for newer state.",
         Kind::Counter,
     );
