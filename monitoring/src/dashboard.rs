@@ -70,7 +70,7 @@ fn variable(name: &str, label: &str, of: &str) -> Value {
     let query = format!("label_values(ringside_build_info{of}, {name})");
     json!({
         "name": name, "label": label, "type": "query", "datasource": datasource(),
-        "query": {"query": query, "refId": format!("variable-{name}")}, "definition": query,
+        "query": {"query": query, "refId": format!("variable-{name}")},
         "hide": 0, "skipUrlSync": false, "multi": true, "includeAll": true, "allValue": ".*",
         "regex": "", "refresh": 2, "sort": 1, "options": [],
         "current": {"selected": true, "text": ["All"], "value": ["$__all"]},
