@@ -240,7 +240,8 @@ mod tests {
     #[test]
     fn no_panel_lies_on_another_and_ids_are_their_own() {
         let panels = panels();
-        let place = |panel: &Value| ["x", "y", "w", "h"].map(|key| panel["gridPos"][key].as_u64().unwrap());
+        let place =
+            |panel: &Value| ["x", "y", "w", "h"].map(|key| panel["gridPos"][key].as_u64().unwrap());
         for (index, one) in panels.iter().enumerate() {
             let [x, y, w, h] = place(one);
             assert!(x + w <= u64::from(COLUMNS));

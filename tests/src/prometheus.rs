@@ -136,6 +136,23 @@ impl Prometheus {
         named.collect()
     }
 
+    /// Rules that were not evaluated without an error, with the error; all of them, before they were evaluated at all.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    #[track_caller]
+    pub fn rules_not_well(&self) -> Vec<String> {
+        let data = self
+            .call("/api/v1/rules")
+            .unwrap_or_else(|error| panic!("{error}"));
+        let groups = data["groups"].as_array().into_iter().flatten();
+        let rules = groups.flat_map(|group| group["rules"].as_array().into_iter().flatten());
+        rules
+            .filter(|rule| rule["health"] != "ok")
+            .map(|rule| format!("{}: {}", rule["name"], rule["lastError"]))
+            .collect()
+    }
+
     /// Waits until the newest scrape of each of so many targets went well.
     #[track_caller]
     pub fn await_scrapes(&self, targets: usize) {

@@ -31,25 +31,23 @@ namespaced!(promtool_finds_nothing_in_a_scrape_of_a_sidecar, {
 /// Rules tell a fallback by the words for what is none.
 #[test]
 fn only_a_fallback_is_told_as_one() {
-    ringside_tests::namespace::run(
-        "alerts::metrics::only_a_fallback_is_told_as_one",
-        || {
-            let server = Server::local(echo);
-            let reason = |setup: Setup| {
-                let relay = setup.to(&server).start();
-                let metrics = relay.metrics();
-                let info = metrics.matching("ringside_backend_info", &[("backend", "epoll")]);
-                let reasons: Vec<String> = info.map(|one| one.labels["reason"].clone()).collect();
-                assert_eq!(reasons.len(), 1);
-                reasons[0].clone()
-            };
-            assert_eq!(reason(Setup::new(Kind::Epoll)), "asked for");
-            let denied = Setup::new(Kind::Auto).denied(Denial::Setup(Errno::EPERM));
-            assert!(reason(denied).starts_with("no ring: "));
-        },
-    );
+    ringside_tests::namespace::run("alerts::metrics::only_a_fallback_is_told_as_one", || {
+        let server = Server::local(echo);
+        let reason = |setup: Setup| {
+            let relay = setup.to(&server).start();
+            let metrics = relay.metrics();
+            let info = metrics.matching("ringside_backend_info", &[("backend", "epoll")]);
+            let reasons: Vec<String> = info.map(|one| one.labels["reason"].clone()).collect();
+            assert_eq!(reasons.len(), 1);
+            reasons[0].clone()
+        };
+        assert_eq!(reason(Setup::new(Kind::Epoll)), "asked for");
+        let denied = Setup::new(Kind::Auto).denied(Denial::Setup(Errno::EPERM));
+        assert!(reason(denied).starts_with("no ring: "));
+    });
     let rules = Rules::shipped();
-    let told = |rule: &ringside_monitoring::rules::Alert| rule.expr.contains(r#"reason!="asked for""#);
+    let told =
+        |rule: &ringside_monitoring::rules::Alert| rule.expr.contains(r#"reason!="asked for""#);
     assert_eq!(rules.alerts().filter(|rule| told(rule)).count(), 1);
 }
 

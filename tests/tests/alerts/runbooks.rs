@@ -26,7 +26,10 @@ fn each_alert_has_a_runbook_and_each_runbook_an_alert() {
     assert_eq!(headings, alerts);
     for part in text.split("\n## Ringside").skip(1) {
         for wanted in PARTS {
-            assert!(part.contains(&format!("**{wanted}")), "no {wanted} in {part}");
+            assert!(
+                part.contains(&format!("**{wanted}")),
+                "no {wanted} in {part}"
+            );
         }
     }
 }
