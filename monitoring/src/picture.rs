@@ -34,6 +34,7 @@ const COLOURS: [&str; LINES_MOST] = [
     "#56b4e9", "#e69f00", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2", "#bbbbbb",
 ];
 
+const PANEL: &str = "#181b1f";
 const GREEN: &str = "#73bf69";
 const RED: &str = "#ff7383";
 const TEXT: &str = "#d8d9da";
@@ -106,7 +107,7 @@ impl Place {
         push(
             svg,
             format_args!(
-                "<rect x=\"{left}\" y=\"{top}\" width=\"{width}\" height=\"{height}\" rx=\"3\" fill=\"#181b1f\" stroke=\"#2a2d33\"/>\n"
+                "<rect x=\"{left}\" y=\"{top}\" width=\"{width}\" height=\"{height}\" rx=\"3\" fill=\"{PANEL}\" stroke=\"#2a2d33\"/>\n"
             ),
         );
         text(
@@ -162,19 +163,40 @@ impl Place {
             let name = shown(*tick, unit);
             text(svg, (x0 - 6.0, at + 4.0), 10, DIM, "end", &name);
         }
-        for step in 0..=4 {
-            let second = seconds * f64::from(step) / 4.0;
-            let name = format!("{}:{:02}", second as u64 / 60, second as u64 % 60);
-            text(svg, (x(second), y0 + 13.0), 10, DIM, "middle", &name);
+        for minute in 0..=(seconds / 60.0) as u32 {
+            let at = x(f64::from(minute) * 60.0);
+            let name = format!("{minute}:00");
+            text(svg, (at, y0 + 13.0), 10, DIM, "middle", &name);
         }
-        for (curve, colour) in curves.iter().zip(COLOURS) {
+        // The highest first, so that an area hides what of higher ones lies behind it.
+        for (curve, colour) in curves.iter().zip(COLOURS).rev() {
             let mut path = String::new();
+            let mut areas = String::new();
             for run in runs(curve) {
+                let mut line = String::new();
                 for (index, (second, value)) in run.iter().enumerate() {
                     let verb = if index == 0 { 'M' } else { 'L' };
                     push(
-                        &mut path,
+                        &mut line,
                         format_args!("{verb}{:.0} {:.1}", x(*second), y(*value)),
+                    );
+                }
+                let ends = run.first().zip(run.last());
+                if let Some(((first, _), (last, _))) = ends {
+                    push(
+                        &mut areas,
+                        format_args!("{line}L{:.0} {y0}L{:.0} {y0}Z", x(*last), x(*first)),
+                    );
+                }
+                path += &line;
+            }
+            if stacked {
+                for (fill, opacity) in [(PANEL, 1.0), (colour, 0.25)] {
+                    push(
+                        svg,
+                        format_args!(
+                            "<path d=\"{areas}\" fill=\"{fill}\" fill-opacity=\"{opacity}\"/>\n"
+                        ),
                     );
                 }
             }
@@ -271,7 +293,7 @@ mod tests {
 
     #[test]
     fn every_panel_is_there_and_what_was_answered_is_drawn() {
-        let points: Vec<(f64, f64)> = (0..60).map(|at| (f64::from(at), f64::from(at))).collect();
+        let points: Vec<(f64, f64)> = (0..=60).map(|at| (f64::from(at), f64::from(at))).collect();
         let answers = |panel: &Panel| match panel.title {
             "Bytes by direction" => vec![line("<to> you", &points)],
             _ => Vec::new(),

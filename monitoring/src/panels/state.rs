@@ -154,7 +154,7 @@ pub(super) const CONNECTIONS_BY_REASON: Row = Row {
             unit: Unit::PerSecond,
             width: 8,
             queries: &[Query::new(
-                "sum by (reason) (rate(ringside_connections_closed_total{%}[$__rate_interval]))",
+                "sum by (reason) (rate(ringside_connections_closed_total{%}[$__rate_interval])) > 0",
                 "{{reason}}",
             )],
         },

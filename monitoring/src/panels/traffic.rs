@@ -151,13 +151,13 @@ pub(super) const PUSHBACK: Row = Row {
     title: "Pushback",
     panels: &[
         Panel {
-            title: "Share of submissions pushed back",
-            description: "Submissions of which the kernel took less than it was offered, over a minute, of the twenty worst pods. By the shipped recording rules.",
+            title: "Share of pushback",
+            description: "The share of pushback over the last second, waits in backoff included, of the worst worker; of the twenty worst pods.",
             look: Look::Lines,
             unit: Unit::Share,
             width: 8,
             queries: &[Query::new(
-                "topk(20, instance:ringside_pushback:ratio_rate1m{%})",
+                "topk(20, max without (worker) (ringside_pushback_percent{%}) / 100)",
                 "{{pod}} {{instance}}",
             )],
         },
@@ -168,7 +168,7 @@ pub(super) const PUSHBACK: Row = Row {
             unit: Unit::PerSecond,
             width: 8,
             queries: &[Query::new(
-                r#"sum by (outcome) (rate(ringside_submissions_total{%, outcome!="nothing"}[$__rate_interval]))"#,
+                r#"sum by (outcome) (rate(ringside_submissions_total{%, outcome!="nothing"}[$__rate_interval])) > 0"#,
                 "{{outcome}}",
             )],
         },

@@ -75,21 +75,19 @@ fn told(alert: &str, test: &str) {
     let pending =
         format!("count_over_time(ALERTS{{alertname=\"{alert}\", alertstate=\"pending\"}}[10m])");
     assert!(!prometheus.ask(&pending).unwrap().is_empty());
-    let ready = prometheus.ask("ringside_ready").unwrap();
-    assert_eq!(
-        ready[0].points[0].1, 0.0,
-        "and the pod has left its Services"
-    );
+    let await_ready = |what: &str, ready: f64| {
+        prometheus.await_that(what, || {
+            let found = prometheus.ask("ringside_ready").unwrap();
+            found.first().map(|series| series.points[0].1) == Some(ready)
+        });
+    };
+    await_ready("the pod to have left its Services", 0.0);
 
     relay.injector().stop();
     prometheus.await_that("the alert to be over", || {
         prometheus.alerts(alert).is_empty()
     });
-    prometheus.await_that("the pod to be back", || {
-        prometheus
-            .ask("ringside_ready")
-            .is_ok_and(|ready| ready[0].points[0].1 == 1.0)
-    });
+    await_ready("the pod to be back", 1.0);
     stream.receive(pattern, MESSAGE, 2 * MESSAGE).unwrap();
     drop(stream);
     relay.settle();

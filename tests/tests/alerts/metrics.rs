@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use ringside::backend::Outcome;
 use ringside::backend::inject::{Denial, Errno};
 use ringside_monitoring::rules::Rules;
 use ringside_tests::namespaced;
@@ -49,20 +48,4 @@ fn only_a_fallback_is_told_as_one() {
     let told =
         |rule: &ringside_monitoring::rules::Alert| rule.expr.contains(r#"reason!="asked for""#);
     assert_eq!(rules.alerts().filter(|rule| told(rule)).count(), 1);
-}
-
-#[test]
-fn the_rules_take_those_outcomes_for_pushback_that_the_sidecar_does() {
-    let rules = Rules::shipped();
-    let mut records = rules.records();
-    let share = records
-        .find(|rule| rule.record == "instance:ringside_pushback:ratio_rate1m")
-        .unwrap();
-    let (_, rest) = share.expr.split_once("outcome=~\"").unwrap();
-    let mut named: Vec<&str> = rest.split('"').next().unwrap().split('|').collect();
-    let all = Outcome::ALL.iter().filter(|outcome| outcome.is_pushback());
-    let mut known: Vec<&str> = all.map(|outcome| outcome.label()).collect();
-    named.sort_unstable();
-    known.sort_unstable();
-    assert_eq!(named, known);
 }
