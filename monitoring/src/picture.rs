@@ -29,6 +29,9 @@ const LINES_HEIGHT: f64 = 190.0;
 /// Of more lines than this nobody can tell apart.
 const LINES_MOST: usize = 8;
 
+/// With more than these, those that are always nothing are left out.
+const LINES_OF_NOTHING_MOST: usize = 3;
+
 /// Colours that people who see few colours can tell apart, too (Okabe and Ito).
 const COLOURS: [&str; LINES_MOST] = [
     "#56b4e9", "#e69f00", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2", "#bbbbbb",
@@ -140,10 +143,15 @@ impl Place {
     }
 
     fn lines(&self, svg: &mut String, unit: Unit, lines: &[Line], stacked: bool, seconds: f64) {
-        // Those that have most to say; a line that is always nothing only where there is room.
+        // Those that have most to say; lines that are always nothing only where there is room for all names.
         let mut chosen: Vec<&Line> = lines.iter().collect();
         let peak = |line: &Line| line.points.iter().map(|point| point.1).fold(0.0, f64::max);
         chosen.sort_by(|a, b| peak(b).total_cmp(&peak(a)));
+        while chosen.len() > LINES_OF_NOTHING_MOST
+            && chosen.last().is_some_and(|line| peak(line) == 0.0)
+        {
+            chosen.pop();
+        }
         chosen.truncate(LINES_MOST);
         chosen.sort_by(|a, b| a.name.cmp(&b.name));
         let curves = curves(&chosen, stacked);

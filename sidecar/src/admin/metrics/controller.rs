@@ -80,7 +80,7 @@ mod tests {
             let values: Vec<f64> = written[0]
                 .get_metric()
                 .iter()
-                .map(|metric| metric.get_gauge().value())
+                .map(|metric| metric.get_gauge().get_value())
                 .collect();
             let mut wanted = [0.0; 3];
             wanted[at] = 1.0;
