@@ -1,6 +1,6 @@
 # What a user runs. `make demo` is the main job, `make test` the proof; both set up what they need.
 
-.PHONY: demo build test bench denial soak simulate coverage manifests fuzz deny sbom miri threads apiserver bench-control man page-picture
+.PHONY: demo build test bench denial soak simulate coverage manifests fuzz deny sbom miri threads apiserver bench-control man page-picture dashboard-picture
 
 # A relay, an application and load on this machine, with a kernel that pushes back half-way: about 30 s.
 demo: build
@@ -52,6 +52,14 @@ manifests:
 		mv manifests/crds/new manifests/crds/ringside.yaml
 	@cargo run --quiet --package ringside-controller -- roles >manifests/rbac/new && \
 		mv manifests/rbac/new manifests/rbac/ringside.yaml
+	@cargo run --quiet --package ringside-monitoring >manifests/grafana/new && \
+		mv manifests/grafana/new manifests/grafana/ringside.json
+
+# docs/dashboard.svg: the dashboard's queries, answered by a real Prometheus that has watched real sidecars for five minutes.
+dashboard-picture:
+	@e2e/kubernetes/build
+	@cargo build --quiet --package ringside --package ringside-controller --package ringside-e2e --bins
+	@target/debug/dashboard-picture
 
 # Manual pages of both programs, in target/man/man1: `man -l target/man/man1/ringside-relay.1`.
 man:

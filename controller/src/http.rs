@@ -21,6 +21,7 @@ use crate::observe::Seen;
 use crate::page;
 use crate::policies::{CLUSTER_POLICY, Name};
 use crate::serve;
+use crate::status::conditions;
 use crate::status::writer::Written;
 use crate::sync::Sync;
 
@@ -228,30 +229,39 @@ fn scrape(sources: &Sources) -> prometheus::Result<String> {
     TextEncoder::new().encode_to_string(&scrape.0.gather())
 }
 
+/// Their namespace's label is not `namespace`, which Prometheus keeps for where the controller itself runs.
 fn policies(scrape: &Scrape, sources: &Sources) -> prometheus::Result<()> {
     let accepted = scrape.gauge(
         "policy_accepted",
         "1 for a policy whose settings are allowed.",
-        &["namespace", "policy"],
+        &["policy_namespace", "policy"],
+    )?;
+    let told = scrape.gauge(
+        "policy_condition",
+        "1 where a condition is true of a policy by what its pods say now; its status follows when that lasts.",
+        &["policy_namespace", "policy", "condition"],
     )?;
     let pods = scrape.gauge(
         "policy_pods",
         "Pods of a policy, by state: matched are all of them.",
-        &["namespace", "policy", "state"],
+        &["policy_namespace", "policy", "state"],
     )?;
     let names = sources.sync.fleet().policies().names();
     for name in names {
         let fleet = sources.sync.fleet();
         let summary = fleet.summary(&name, sources.sync.now());
-        let is_accepted = fleet
-            .policies()
-            .verdict(&name)
-            .is_some_and(|verdict| verdict.problem.is_none());
+        let verdict = fleet.policies().verdict(&name);
         drop(fleet);
+        // Deleted since the names were read.
+        let Some(verdict) = verdict else { continue };
         let (namespace, policy) = (name.0.as_str(), name.1.as_str());
         accepted
             .with_label_values(&[namespace, policy])
-            .set(is_accepted.into());
+            .set(verdict.problem.is_none().into());
+        for (condition, is_true) in conditions::holding(&verdict, &summary) {
+            told.with_label_values(&[namespace, policy, condition])
+                .set(is_true.into());
+        }
         let Summary {
             matched,
             programmed,

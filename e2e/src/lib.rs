@@ -13,6 +13,7 @@ pub mod installation;
 pub mod kubelet;
 pub mod proxy;
 pub mod running;
+pub mod watched;
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -213,7 +213,10 @@ fn without_a_controller_only_those_leave_that_hold_permits_and_another_takes_ove
     let killed = fleet.sampler.now();
     await_that("the second replica to lead", || second.leads());
     await_that("all sidecars to call it", || {
-        let known = [("namespace", here.shop.name()), ("state", "programmed")];
+        let known = [
+            ("policy_namespace", here.shop.name()),
+            ("state", "programmed"),
+        ];
         let metrics = second.metrics();
         metrics
             .is_some_and(|metrics| metrics.sum("ringside_controller_policy_pods", &known) == 50.0)

@@ -264,7 +264,10 @@ fn a_restart_of_the_controller_changes_no_status() {
     // As the container of the same pod: it leads at once, and its sidecars come one after another.
     let next = here.installation.start_at(port, "one");
     next.await_leading();
-    let known = [("namespace", here.shop.name()), ("state", "programmed")];
+    let known = [
+        ("policy_namespace", here.shop.name()),
+        ("state", "programmed"),
+    ];
     await_that("the sidecars to be back", || {
         assert_eq!(written(), before, "nothing has changed");
         let metrics = next.metrics();

@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod namespace;
 pub mod outside;
 pub mod processes;
+pub mod prometheus;
 pub mod reference;
 pub mod relay;
 pub mod seccomp;

@@ -27,12 +27,7 @@ pub fn status(
     now: Timestamp,
     since: impl Fn(std::time::Duration) -> Timestamp,
 ) -> PolicyStatus {
-    let said = [
-        accepted(verdict, summary),
-        programmed(verdict, summary),
-        ready(summary),
-        degraded(summary),
-    ];
+    let said = all(verdict, summary);
     // The first that a reader should act on.
     let reason = said
         .iter()
@@ -60,6 +55,20 @@ pub fn status(
         reason: Some(reason.to_owned()),
         conditions,
     }
+}
+
+fn all(verdict: &Verdict, summary: &Summary) -> [Said; 4] {
+    [
+        accepted(verdict, summary),
+        programmed(verdict, summary),
+        ready(summary),
+        degraded(summary),
+    ]
+}
+
+/// Each condition's name, and whether it is true of what is known at this moment; for metrics.
+pub fn holding(verdict: &Verdict, summary: &Summary) -> [(&'static str, bool); 4] {
+    all(verdict, summary).map(|said| (said.kind, said.is_true))
 }
 
 /// Conditions that depend on what sidecars say.
@@ -350,7 +359,17 @@ mod tests {
                 ("False", "Healthy")
             ]
         );
-        assert_eq!(status.pods.unwrap().summary, "4/4");
+        assert_eq!(status.pods.as_ref().unwrap().summary, "4/4");
+        let holding = holding(&verdict(), &healthy());
+        assert_eq!(
+            holding,
+            [
+                ("Accepted", true),
+                ("Programmed", true),
+                ("Ready", true),
+                ("Degraded", false)
+            ]
+        );
         assert!(
             status
                 .conditions

@@ -50,10 +50,10 @@ namespaced!(nonsense_is_bounded_told_and_changes_nothing, {
         Manner::Endless,
     ] {
         let labels = [("outcome", "failed")];
-        let failed = relay.metric("controller_calls_total", &labels);
+        let failed = relay.metric("sync_calls_total", &labels);
         let from = controller.calls().len();
         controller.change(|script| script.manner = manner.clone());
-        relay.await_metric("controller_calls_total", &labels, |now| now > failed);
+        relay.await_metric("sync_calls_total", &labels, |now| now > failed);
         controller.change(|script| script.manner = Manner::Answers);
         controller.await_call("it to call again", from, |report| report.runs == good);
         clients.await_more(10);

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::traffic::{Clients, echoing, sidecar};
 
 fn outcome(relay: &Relay, outcome: &str) -> f64 {
-    relay.metric("controller_calls_total", &[("outcome", outcome)])
+    relay.metric("sync_calls_total", &[("outcome", outcome)])
 }
 
 namespaced!(
@@ -123,11 +123,9 @@ namespaced!(
         let controller = Controller::start(&authority, says(403, vec![]));
         let pod = Pod::new(authority.pem());
         let relay = sidecar(&server, &pod, &controller).start();
-        relay.await_metric(
-            "controller_calls_total",
-            &[("outcome", "refused")],
-            |count| count == 1.0,
-        );
+        relay.await_metric("sync_calls_total", &[("outcome", "refused")], |count| {
+            count == 1.0
+        });
         let log = relay.process().log();
         assert!(
             log.contains("does not take this pod's token: this pod is unknown"),
@@ -142,11 +140,9 @@ namespaced!(
         let connections = controller.connections();
         std::fs::remove_file(pod.files().join("token")).unwrap();
         let relay = sidecar(&server, &pod, &controller).start();
-        relay.await_metric(
-            "controller_calls_total",
-            &[("outcome", "refused")],
-            |count| count == 1.0,
-        );
+        relay.await_metric("sync_calls_total", &[("outcome", "refused")], |count| {
+            count == 1.0
+        });
         let error = relay.status()["controller"]["lastError"]["message"].to_string();
         assert!(error.contains("files/token cannot be shown"), "{error}");
         assert_eq!(controller.connections(), connections);

@@ -131,7 +131,7 @@ namespaced!(
                 report.state.leave == Leave::Stays && report.state.ready
             });
         // Each change overtook a call that was held, on the same connection.
-        let overtaken = relay.metric("controller_calls_total", &[("outcome", "superseded")]);
+        let overtaken = relay.metric("sync_calls_total", &[("outcome", "superseded")]);
         let connections = stage.controller().connections();
         assert!(
             overtaken >= 3.0 && connections == 1,

@@ -15,11 +15,9 @@ fn refusal(identity: Arc<tokio_rustls::rustls::ServerConfig>, ca: &str) -> Strin
     let controller = Controller::start_as(identity, 0, Script::default());
     let pod = Pod::new(ca);
     let relay = sidecar(&server, &pod, &controller).start();
-    relay.await_metric(
-        "controller_calls_total",
-        &[("outcome", "untrusted")],
-        |count| count >= 1.0,
-    );
+    relay.await_metric("sync_calls_total", &[("outcome", "untrusted")], |count| {
+        count >= 1.0
+    });
     assert!(relay.ready() && controller.calls().is_empty());
     let status = relay.status();
     assert_eq!(status["controller"]["connected"], false);
@@ -95,11 +93,9 @@ namespaced!(certificates_are_renewed_by_the_controller_and_kept, {
         let hash = script.offer("api", json!({"timeouts": {"idle": "21s"}}));
         let controller = Controller::start(&old, script);
         let relay = sidecar(&server, &pod, &controller).start();
-        relay.await_metric(
-            "controller_calls_total",
-            &[("outcome", "untrusted")],
-            |count| count >= 1.0,
-        );
+        relay.await_metric("sync_calls_total", &[("outcome", "untrusted")], |count| {
+            count >= 1.0
+        });
         hash
     };
     assert!(!hash.is_empty());

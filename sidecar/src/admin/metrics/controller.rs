@@ -1,5 +1,7 @@
 //! What is said of the controller, only where there is one; and of leaves, always.
 
+use ringside_api::sync::Leave;
+
 use super::families::{Families, Kind};
 use crate::process::State;
 use crate::settings::controller::Outcome;
@@ -21,6 +23,7 @@ pub(super) fn add(families: &mut Families, state: &State) {
         .add(&[("outcome", "permitted")], leaves.permitted as f64)
         .add(&[("outcome", "denied")], leaves.denied as f64)
         .add(&[("outcome", "unanswered")], leaves.unanswered as f64);
+    leave_state(families, state.readiness().leave);
     let Some(view) = &state.view else {
         return;
     };
@@ -33,7 +36,7 @@ pub(super) fn add(families: &mut Families, state: &State) {
         )
         .add(&[], f64::from(u8::from(seen.connected.is_some())));
     let calls = families.family(
-        "ringside_controller_calls_total",
+        "ringside_sync_calls_total",
         "Calls to the controller, and attempts to make one, by how they came out; superseded is one given up for newer state.",
         Kind::Counter,
     );
@@ -47,4 +50,41 @@ pub(super) fn add(families: &mut Families, state: &State) {
             Kind::Gauge,
         )
         .add(&[], f64::from(u8::from(permit)));
+}
+
+fn leave_state(families: &mut Families, now: Leave) {
+    let family = families.family(
+        "ringside_leave_state",
+        "Where the pod stands on leaving the Service for pressure: 1 for the state that holds. It has no reason to leave (stays), would leave and is still there (wants), has left (away).",
+        Kind::Gauge,
+    );
+    for (leave, state) in [
+        (Leave::Stays, "stays"),
+        (Leave::Wants, "wants"),
+        (Leave::Away, "away"),
+    ] {
+        family.add(&[("state", state)], f64::from(u8::from(leave == now)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_leave_state_holds_at_a_time() {
+        for (now, at) in [(Leave::Stays, 0), (Leave::Wants, 1), (Leave::Away, 2)] {
+            let mut families = Families::default();
+            leave_state(&mut families, now);
+            let written = families.into_families();
+            let values: Vec<f64> = written[0]
+                .get_metric()
+                .iter()
+                .map(|metric| metric.get_gauge().get_value())
+                .collect();
+            let mut wanted = [0.0; 3];
+            wanted[at] = 1.0;
+            assert_eq!(values, wanted, "{now:?}");
+        }
+    }
 }
