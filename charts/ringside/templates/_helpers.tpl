@@ -46,8 +46,8 @@
 
 {{/* By these a component's pods are found. Takes {root, component}. */}}
 {{- define "ringside.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "ringside.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ include "ringside.name" .root | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
