@@ -84,7 +84,7 @@ pub fn generated(helm: Option<&Helm>) -> Result<Vec<Generated>, String> {
     add(
         "manifests/install.yaml",
         yaml(
-            "# Ringside as a whole: `kubectl apply --server-side -f install.yaml`. The images are named as the build names them: see docs/install.md.\n# Generated from the chart: `make manifests` writes it anew.\n",
+            "# Ringside as a whole: `kubectl apply --server-side -f install.yaml`. The images are named as the build names them: see charts/ringside/README.md.\n# Generated from the chart: `make manifests` writes it anew.\n",
             whole,
         )?,
     );
