@@ -194,7 +194,7 @@ impl Cluster<'_> {
         assert_eq!(webhook["webhooks"][0]["timeoutSeconds"], 3);
         // Whoever runs again writes nothing that the next upgrade stumbles over.
         self.run_controller();
-        with(&["upgrade", RELEASE, CHART]);
+        with(&["upgrade", RELEASE, CHART, "--reset-values"]);
         assert_eq!(replicas(), before);
         assert_eq!(self.bundles(), bundles, "after another upgrade");
 
