@@ -6,16 +6,55 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use crate::apiserver::ApiServer;
+use crate::await_that;
 
 /// Where components are, in a reference.
 const COMPONENTS: &str = "#/components/schemas/";
 
-/// Every kind that the server knows, as `kind-group-version.json` in lower case (without `group-` for the core's) and its schema.
+/// Every kind that the server knows, as `kind-group-version.json` in lower case (without the group for the core's, and with its first word for others)
+/// and its schema. Waits until custom resources are among them, of which the server tells a moment later.
 ///
 /// # Panics
 /// If the server does not tell, or tells something else than OpenAPI.
 #[track_caller]
 pub fn schemas(server: &ApiServer) -> BTreeMap<String, Value> {
+    let custom: Vec<String> = custom(server);
+    let mut files = BTreeMap::new();
+    await_that("custom resources to be in OpenAPI", || {
+        files = known(server);
+        custom.iter().all(|name| files.contains_key(name))
+    });
+    files
+}
+
+/// The names of custom resources' files.
+fn custom(server: &ApiServer) -> Vec<String> {
+    let definitions = server.kubectl(&["get", "crd", "-o=json"]);
+    let definitions: Value = serde_json::from_str(&definitions).expect("kubectl prints JSON");
+    let definitions = definitions["items"].as_array().expect("a list");
+    let of = |definition: &Value| {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let spec = &definition["spec"];
+        let version = text(&spec["versions"][0]["name"]);
+        file(
+            &text(&spec["names"]["kind"]),
+            &text(&spec["group"]),
+            &version,
+        )
+    };
+    definitions.iter().map(of).collect()
+}
+
+fn file(kind: &str, group: &str, version: &str) -> String {
+    let group = group.split('.').next().unwrap_or_default();
+    let words = [kind, group, version]
+        .into_iter()
+        .filter(|word| !word.is_empty());
+    let words: Vec<String> = words.map(str::to_lowercase).collect();
+    format!("{}.json", words.join("-"))
+}
+
+fn known(server: &ApiServer) -> BTreeMap<String, Value> {
     let get = |path: &str| {
         let text = server.kubectl(&["get", "--raw", path]);
         serde_json::from_str::<Value>(&text).expect("OpenAPI is JSON")
@@ -33,20 +72,11 @@ pub fn schemas(server: &ApiServer) -> BTreeMap<String, Value> {
             continue;
         };
         for (name, component) in components {
-            for kind in component["x-kubernetes-group-version-kind"]
-                .as_array()
-                .into_iter()
-                .flatten()
-            {
-                let of = |field: &str| kind[field].as_str().unwrap_or_default().to_lowercase();
-                let group = of("group");
-                let group = group.split('.').next().unwrap_or_default();
-                let words = [&of("kind"), group, &of("version")];
-                let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
-                files.insert(
-                    format!("{}.json", words.join("-")),
-                    of_kind(name, components),
-                );
+            let kinds = component["x-kubernetes-group-version-kind"].as_array();
+            for kind in kinds.into_iter().flatten() {
+                let of = |field: &str| kind[field].as_str().unwrap_or_default();
+                let name_of_file = file(of("kind"), of("group"), of("version"));
+                files.insert(name_of_file, of_kind(name, components));
             }
         }
     }

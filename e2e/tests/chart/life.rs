@@ -105,7 +105,7 @@ impl Cluster<'_> {
         let is_place =
             |word: &&String| !word.starts_with("--listen=") && !word.starts_with("--http=");
         let arguments: Vec<&String> = arguments.iter().filter(is_place).collect();
-        let process = Process::start("the controller", |folder| {
+        let mut process = Process::start("the controller", |folder| {
             let mut command = Command::new(program().with_file_name("ringside-controller"));
             command
                 .args(arguments)
@@ -125,6 +125,10 @@ impl Cluster<'_> {
             self.bundles().iter().all(|bundle| !bundle.is_empty())
         });
         self.ask(tls, process.folder());
+        // It gives the Lease back, so that nobody has to wait for it to run out.
+        process.signal(libc::SIGTERM);
+        let ended = process.await_end();
+        assert!(ended.success(), "{ended}");
     }
 
     /// What `helm test` would run in a pod.
