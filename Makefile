@@ -1,6 +1,6 @@
 # What a user runs. `make demo` is the main job, `make test` the proof; both set up what they need.
 
-.PHONY: demo build test bench denial soak simulate coverage manifests fuzz deny sbom miri threads apiserver bench-control
+.PHONY: demo build test bench denial soak simulate coverage manifests fuzz deny sbom miri threads apiserver bench-control lint-deploy
 
 # A relay, an application and load on this machine, with a kernel that pushes back half-way: about 30 s.
 demo: build
@@ -52,6 +52,12 @@ manifests:
 		mv manifests/crds/new manifests/crds/ringside.yaml
 	@cargo run --quiet --package ringside-controller -- roles >manifests/rbac/new && \
 		mv manifests/rbac/new manifests/rbac/ringside.yaml
+	@e2e/tools/build helm
+	@cargo run --quiet --package ringside-e2e --bin chart -- files
+
+# What others think of the chart and of manifests/: helm lint, helm unittest, kubeconform, kube-score. Builds them the first time: about 4 minutes.
+lint-deploy:
+	@e2e/tools/lint-deploy
 
 # Fuzzing with coverage, on the stable toolchain: a minute for each of four targets.
 FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=3 \

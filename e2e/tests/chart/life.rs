@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
+use ringside_controller::certificates::{Plan, Terms, plan};
 use ringside_e2e::apiserver::{ApiServer, Namespace};
 use ringside_e2e::chart::{Helm, HelmVersion, NAMESPACE, project};
 use ringside_e2e::{await_that, identity};
@@ -327,6 +329,56 @@ fn a_release_lives_through_all_that_helm_4_does() {
         "a_release_lives_through_all_that_helm_4_does",
         HelmVersion::Four,
     );
+}
+
+#[test]
+fn certificates_of_somebody_else_are_read_with_fewer_permissions() {
+    let test = "certificates_of_somebody_else_are_read_with_fewer_permissions";
+    let Some(helm) = helm(test, HelmVersion::Three) else {
+        return;
+    };
+    let Some(server) = ApiServer::own(test) else {
+        return;
+    };
+    let helm = helm.with(server.kubeconfig());
+    let cluster = Cluster {
+        server: &server,
+        helm: &helm,
+        shop: &server.namespace("shop"),
+    };
+    let external = "certificates.source=External,certificates.secretName=ringside-controller-tls";
+    cluster.helm(&[
+        "install",
+        RELEASE,
+        CHART,
+        "--create-namespace",
+        "--set",
+        external,
+    ]);
+    // As cert-manager writes it: without the authority's key.
+    let terms = Terms::for_service(DEPLOYMENT, RELEASE, &[]).expect("names");
+    let Ok(Plan::Write { contents, .. }) = plan(None, Timestamp::now(), &terms) else {
+        panic!("certificates are made where there are none");
+    };
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+        "metadata": {"name": SECRET, "namespace": RELEASE},
+        "stringData": {"ca.crt": contents.ca_crt, "tls.crt": contents.tls_crt, "tls.key": contents.tls_key},
+    });
+    server.apply(&secret.to_string());
+    let before = cluster.get(&["secret", SECRET])["data"].clone();
+    cluster.run_controller();
+    assert_eq!(cluster.get(&["secret", SECRET])["data"], before);
+    for bundle in cluster.bundles() {
+        assert_eq!(json!(bundle), before["ca.crt"]);
+    }
+    cluster.asked_for_nothing_forbidden();
+    let user = format!("--as=system:serviceaccount:{RELEASE}:{DEPLOYMENT}");
+    for verb in ["create", "update"] {
+        let what = format!("secrets/{SECRET}");
+        let arguments = ["--namespace", RELEASE, "auth", "can-i", &user, verb, &what];
+        assert!(!server.try_kubectl(&arguments).status.success(), "{verb}");
+    }
 }
 
 #[test]

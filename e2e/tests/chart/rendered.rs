@@ -9,6 +9,8 @@ use ringside_controller::permissions::Installation;
 use ringside_e2e::chart::{HelmVersion, documents, examples, plain, project};
 use ringside_e2e::definitions::installed;
 use ringside_e2e::others;
+use ringside_tests::await_that;
+use ringside_tests::processes::Process;
 use ringside_tests::setup::program;
 use serde_json::{Value, json};
 
@@ -162,6 +164,40 @@ fn the_controller_takes_its_arguments() {
             assert!(said.contains("no way to an API server"), "{name}: {said}");
         }
     }
+}
+
+#[test]
+fn the_daemon_set_puts_the_profile_where_sidecars_look_for_it() {
+    let test = "the_daemon_set_puts_the_profile_where_sidecars_look_for_it";
+    let Some(helm) = helm(test, HelmVersion::Three) else {
+        return;
+    };
+    let flags = ["--values=charts/ringside/examples/seccomp-daemonset.yaml"];
+    let objects = documents(&helm.render(&flags));
+    let daemon_set = &of_kinds(&objects, &["DaemonSet"])[0]["spec"]["template"]["spec"];
+    let arguments = &daemon_set["containers"][0]["args"];
+    let arguments: Vec<String> = serde_json::from_value(arguments.clone()).unwrap();
+    let config = of_kinds(&objects, &["ConfigMap"]);
+    let profile = config[0]["data"]["profile.json"].as_str().unwrap();
+    let mut process = Process::start("the installer", |folder| {
+        std::fs::write(folder.join("profile.json"), profile).unwrap();
+        let folder = folder.display().to_string();
+        let mut command = Command::new(program().with_file_name("ringside-controller"));
+        // Where the pod has its volumes.
+        command.args(arguments.iter().map(|word| {
+            word.replace("/profile/", &format!("{folder}/"))
+                .replace("/seccomp/", &format!("{folder}/"))
+        }));
+        command
+    });
+    let shipped = project().join("manifests/seccomp/ringside.json");
+    let shipped = std::fs::read_to_string(shipped).unwrap();
+    let there = || std::fs::read_to_string(process.folder().join("ringside.json"));
+    await_that("the profile to be installed", || there().is_ok());
+    assert_eq!(there().unwrap().trim(), shipped.trim());
+    process.signal(libc::SIGTERM);
+    let ended = process.await_end();
+    assert!(ended.success(), "{ended}");
 }
 
 #[test]
