@@ -6,7 +6,8 @@ use crate::apiserver::ApiServer;
 /// Prometheus Operator, cert-manager, Security Profiles Operator.
 const DEFINITIONS: &str = include_str!("../others/definitions.yaml");
 
-/// Installs the definitions, and waits until they are served.
+/// Installs the definitions into a server of the test's own, and waits until they are served. In a cluster that somebody uses they would take the place
+/// of the real ones.
 ///
 /// # Panics
 /// If the server does not take them.

@@ -39,10 +39,11 @@ fn files() -> Result<(), String> {
 }
 
 fn write_schemas(folder: &Path) -> Result<(), String> {
-    let server = ApiServer::shared("chart schemas").ok_or("there is no API server to ask")?;
-    definitions::install(server);
-    others::install(server);
-    for (name, schema) in schemas(server) {
+    // Not a given cluster, where the kinds of others are their own.
+    let server = ApiServer::own("chart schemas").ok_or("there is no API server to ask")?;
+    definitions::install(&server);
+    others::install(&server);
+    for (name, schema) in schemas(&server) {
         write(&folder.join(name), &schema.to_string())?;
     }
     Ok(())
