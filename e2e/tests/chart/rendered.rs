@@ -242,6 +242,13 @@ fn an_api_server_takes_what_every_example_renders() {
         let objects = check(&name, &helm.render(&[&flag]));
         assert!(objects + 2 >= default, "{name}: {objects} objects");
     }
+    let all = [
+        "--set=certificates.source=CertManager,certificates.extraNames={10.0.0.7}",
+        "--set=hostNetwork=true,networkPolicy.enabled=true,seccomp.install=DaemonSet",
+        "--set=replicaCount=3,podDisruptionBudget.minAvailable=50%,service.clusterIP=10.96.0.77",
+        "--set=policy.default.timeouts.idle=5m,metrics.annotations=true,commonLabels.team=net",
+    ];
+    check("what no example has", &helm.render(&all));
     for path in [
         "install.yaml",
         "seccomp/daemonset.yaml",
