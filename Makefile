@@ -1,6 +1,6 @@
 # What a user runs. `make demo` is the main job, `make test` the proof; both set up what they need.
 
-.PHONY: demo build test bench denial soak simulate coverage manifests fuzz deny sbom miri threads apiserver bench-control man page-picture dashboard-picture
+.PHONY: demo build test bench denial soak simulate coverage manifests fuzz deny sbom miri threads apiserver bench-control man page-picture dashboard-picture lint-deploy images
 
 # A relay, an application and load on this machine, with a kernel that pushes back half-way: about 30 s.
 demo: build
@@ -54,6 +54,8 @@ manifests:
 		mv manifests/rbac/new manifests/rbac/ringside.yaml
 	@cargo run --quiet --package ringside-monitoring >manifests/grafana/new && \
 		mv manifests/grafana/new manifests/grafana/ringside.json
+	@e2e/tools/build helm
+	@cargo run --quiet --package ringside-e2e --bin chart -- files
 
 # docs/dashboard.svg: the dashboard's queries, answered by a real Prometheus that has watched real sidecars for five minutes.
 dashboard-picture:
@@ -71,6 +73,14 @@ man:
 page-picture:
 	@cargo build --quiet --package ringside --bins --package ringside-tests --bin page-picture
 	@target/debug/page-picture docs/page.png $${SECONDS_OF_TRAFFIC:-290}
+
+# Both images as OCI archives, target/images/*.tar: static programs, no daemon, no registry; about 8 minutes.
+images:
+	@images/build
+
+# What others think of the chart and of manifests/: helm lint, helm unittest, kubeconform, kube-score. Builds them the first time: about 4 minutes.
+lint-deploy:
+	@e2e/tools/lint-deploy
 
 # Fuzzing with coverage, on the stable toolchain: a minute for each of four targets.
 FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=3 \

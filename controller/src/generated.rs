@@ -33,12 +33,16 @@ pub fn roles(installation: &Installation) -> Result<String, serde_yaml::Error> {
         installation.namespace
     );
     for permission in &PERMISSIONS {
+        let verbs = installation.verbs(permission);
+        if verbs.is_empty() || installation.name_of(permission.of) == Some("") {
+            continue;
+        }
         let of = installation
             .name_of(permission.of)
             .map(|name| format!(" {name}"));
         text.push_str(&format!(
             "# {} {}{}: {}\n",
-            permission.verbs.join(", "),
+            verbs.join(", "),
             permission.resource,
             of.unwrap_or_default(),
             permission.reason

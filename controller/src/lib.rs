@@ -4,6 +4,7 @@
 
 pub mod admission;
 pub mod certificates;
+pub mod check;
 mod counted;
 pub mod fleet;
 pub mod generated;

@@ -6,6 +6,8 @@
 use ringside_api::resources::GROUP;
 use serde_json::{Value, json};
 
+use crate::certificates::Managed;
+
 /// What an installation is called, as far as permissions name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Installation {
@@ -15,8 +17,10 @@ pub struct Installation {
     pub service: String,
     /// The Secret of its certificates.
     pub secret: String,
-    /// The name of both webhook configurations.
+    /// The name of both webhook configurations; empty for none.
     pub webhooks: String,
+    /// Who makes the certificates: those of somebody else are only read.
+    pub managed: Managed,
 }
 
 impl Default for Installation {
@@ -34,6 +38,7 @@ impl Default for Installation {
             service,
             secret,
             webhooks,
+            managed: Managed::Here,
         }
     }
 }
@@ -237,21 +242,48 @@ impl Installation {
         // An installation may have none of something, such as webhook configurations.
         let of_scope = of_scope.filter(|one| self.name_of(one.of) != Some(""));
         let rule = |permission: &Permission| {
+            let verbs = self.verbs(permission);
+            if verbs.is_empty() {
+                return None;
+            }
             let mut rule = json!({
-                "apiGroups": [permission.group], "resources": [permission.resource], "verbs": permission.verbs,
+                "apiGroups": [permission.group], "resources": [permission.resource], "verbs": verbs,
             });
             if let Some(name) = self.name_of(permission.of) {
                 rule["resourceNames"] = json!([name]);
             }
-            rule
+            Some(rule)
         };
-        of_scope.map(rule).collect()
+        of_scope.filter_map(rule).collect()
+    }
+
+    /// What it may do of a permission: a Secret that somebody else keeps is not written.
+    pub fn verbs(&self, permission: &Permission) -> Vec<&'static str> {
+        let reads_only = permission.resource == "secrets" && self.managed == Managed::External;
+        let verbs = permission.verbs.iter().copied();
+        verbs
+            .filter(|verb| !reads_only || ["get", "list", "watch"].contains(verb))
+            .collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn certificates_of_somebody_else_are_only_read() {
+        let installation = Installation {
+            managed: Managed::External,
+            ..Installation::default()
+        };
+        let secrets: Vec<Value> = installation.rules(Scope::Release);
+        let secrets = secrets
+            .iter()
+            .filter(|rule| rule["resources"][0] == "secrets");
+        let verbs: Vec<&Value> = secrets.map(|rule| &rule["verbs"]).collect();
+        assert_eq!(verbs, [&json!(["get", "list", "watch"])]);
+    }
 
     #[test]
     fn what_has_a_name_is_granted_by_name_and_nothing_is_granted_twice() {

@@ -5,12 +5,14 @@
 
 pub mod apiserver;
 pub mod caller;
+pub mod chart;
 pub mod definitions;
 pub mod fleet;
 pub mod forwarder;
 pub mod identity;
 pub mod installation;
 pub mod kubelet;
+pub mod others;
 pub mod proxy;
 pub mod running;
 pub mod watched;

@@ -96,7 +96,7 @@ pub(super) struct Arguments {
     memory_limit: String,
 }
 
-fn name_and_port(given: &str) -> Result<(String, u16), String> {
+pub(super) fn name_and_port(given: &str) -> Result<(String, u16), String> {
     let parts = given.rsplit_once(':');
     let known = parts.and_then(|(name, port)| Some((name, port.parse::<u16>().ok()?)));
     match known {

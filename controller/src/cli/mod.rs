@@ -1,9 +1,12 @@
 //! The command line of `ringside-controller`. It owns names, flags and exit codes; what a command does is elsewhere.
 
+mod check;
 mod describe;
 mod inject;
+mod install_seccomp;
 mod roles;
 mod run;
+mod sidecar;
 mod webhooks;
 
 use std::io::Write;
@@ -22,11 +25,13 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Check(check::Arguments),
     /// Print the custom resource definitions, for kubectl apply -f -
     Crds,
     Completions(describe::Completions),
     Man(describe::Man),
     Inject(Box<inject::Arguments>),
+    InstallSeccomp(install_seccomp::Arguments),
     Roles(roles::Arguments),
     Run(Box<run::Arguments>),
     Webhooks(webhooks::Arguments),
@@ -35,10 +40,12 @@ enum Command {
 /// Runs the command that the arguments name. Exit codes: 0 done, 1 failed, 2 usage.
 pub(crate) fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Check(arguments) => check::run(&arguments),
         Command::Crds => crds(),
         Command::Completions(arguments) => describe::completions(Cli::command(), &arguments),
         Command::Man(arguments) => describe::man(Cli::command(), &arguments),
         Command::Inject(arguments) => inject::run(*arguments),
+        Command::InstallSeccomp(arguments) => install_seccomp::run(&arguments),
         Command::Roles(arguments) => roles::run(arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Webhooks(arguments) => webhooks::run(&arguments),
@@ -57,4 +64,14 @@ fn crds() -> anyhow::Result<()> {
     std::io::stdout()
         .write_all(definitions.as_bytes())
         .context("the definitions could not be written")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn no_two_flags_are_in_each_others_way() {
+        super::Cli::command().debug_assert();
+    }
 }

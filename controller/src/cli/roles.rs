@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use anyhow::Context;
+use ringside_controller::certificates::Managed;
 use ringside_controller::permissions::Installation;
 
 /// Print the controller's service account, its roles and their bindings, for kubectl apply -f -
@@ -22,9 +23,13 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "NAME", default_value = "ringside-controller-tls")]
     secret: String,
 
-    /// The name of both webhook configurations
+    /// The name of both webhook configurations; empty for none
     #[arg(long, value_name = "NAME", default_value = "ringside")]
     webhooks: String,
+
+    /// The Secret is somebody else's, such as cert-manager's: it is read, and never written
+    #[arg(long)]
+    external_certificates: bool,
 }
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
@@ -33,12 +38,18 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
         service,
         secret,
         webhooks,
+        external_certificates,
     } = arguments;
     let roles = ringside_controller::generated::roles(&Installation {
         namespace,
         service,
         secret,
         webhooks,
+        managed: if external_certificates {
+            Managed::External
+        } else {
+            Managed::Here
+        },
     })?;
     std::io::stdout()
         .write_all(roles.as_bytes())

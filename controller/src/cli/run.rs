@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use kube::Client;
 use ringside_controller::certificates::Managed;
-use ringside_controller::inject::{Controller, Injection, Seccomp};
+use ringside_controller::inject::{Controller, Injection};
 use ringside_controller::run::{self, Listening, Options};
 use ringside_controller::serve::Limits;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -108,13 +108,8 @@ pub(super) struct Arguments {
     )]
     webhooks: String,
 
-    /// The sidecar's image
-    #[arg(long, value_name = "IMAGE", env = "RINGSIDE_SIDECAR_IMAGE", default_value = concat!("ringside:", env!("CARGO_PKG_VERSION")))]
-    sidecar_image: String,
-
-    /// Which calls the kernel lets the sidecar make: RuntimeDefault, Unconfined or Localhost:PROFILE
-    #[arg(long, value_name = "PROFILE", env = "RINGSIDE_SIDECAR_SECCOMP", default_value = "RuntimeDefault", value_parser = super::inject::seccomp)]
-    sidecar_seccomp: Seccomp,
+    #[command(flatten)]
+    sidecar: super::sidecar::Sidecar,
 
     /// Write where it listens to this file, as JSON, once it does
     #[arg(long, value_name = "PATH", env = "RINGSIDE_PORTS_FILE")]
@@ -140,8 +135,7 @@ impl Arguments {
         };
         let injection = Injection {
             controller: Some(controller),
-            seccomp: self.sidecar_seccomp.clone(),
-            ..Injection::new(env!("CARGO_PKG_VERSION"), &self.sidecar_image)
+            ..self.sidecar.injection()
         };
         let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "controller".to_owned());
         Options {

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use ringside_api::BackendChoice;
 use ringside_api::config::ADMIN_PORT_DEFAULT;
 
 /// The first port that a relay listens on when nobody says which.
@@ -34,8 +35,12 @@ pub struct Injection {
     pub admin_port: u16,
     /// The first port for relays that the pod does not name, 1 to 65535.
     pub first_listen_port: u16,
+    /// What it goes through where the pod does not say; left out, the sidecar chooses.
+    pub backend: Option<BackendChoice>,
     /// The level of its log; left out, the sidecar's own default.
     pub log_level: Option<String>,
+    /// Whether pods get `prometheus.io` annotations that lead to its metrics.
+    pub scrape_annotations: bool,
     /// When it is probed.
     pub probes: Probes,
     /// What to do with a pod that does not ask by its label.
@@ -55,7 +60,9 @@ impl Injection {
             run_as: Some(USER_DEFAULT),
             admin_port: ADMIN_PORT_DEFAULT,
             first_listen_port: FIRST_LISTEN_PORT_DEFAULT,
+            backend: None,
             log_level: None,
+            scrape_annotations: false,
             probes: Probes::default(),
             unlabelled: Unlabelled::Skip,
         }

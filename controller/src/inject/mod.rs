@@ -50,6 +50,9 @@ pub const SETTINGS_ANNOTATION: &str = "ringside.dev/settings";
 /// Stamped at injection: the certificates to trust the controller by, in PEM.
 pub const CA_ANNOTATION: &str = "ringside.dev/controller-ca";
 
+/// How annotations begin that tell a Prometheus what to scrape.
+const SCRAPE_PREFIX: &str = "prometheus.io/";
+
 /// What comes of one pod.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Injected {
@@ -113,6 +116,10 @@ fn decide(
 
     let mut additions = Additions::to(whole);
     additions.members(&["metadata", "annotations"], stamps(injection, assigned));
+    additions.members(
+        &["metadata", "annotations"],
+        scrape_annotations(&pod, injection, ports.admin),
+    );
     if injection.unlabelled == Unlabelled::InjectAndLabel
         && !pod.has("/metadata/labels/ringside.dev~1inject")
     {
@@ -142,4 +149,20 @@ fn stamps(injection: &Injection, assigned: &Assigned) -> Map<String, Value> {
         stamp(CA_ANNOTATION, controller.ca_pem.clone());
     }
     stamps
+}
+
+/// What leads a Prometheus to the sidecar that goes by annotations; nothing for a pod that leads it elsewhere.
+fn scrape_annotations(pod: &Pod<'_>, injection: &Injection, port: u16) -> Map<String, Value> {
+    let mut annotations = pod.annotations();
+    if !injection.scrape_annotations || annotations.any(|(key, _)| key.starts_with(SCRAPE_PREFIX)) {
+        return Map::new();
+    }
+    [
+        ("scrape", "true".to_owned()),
+        ("port", port.to_string()),
+        ("path", "/metrics".to_owned()),
+    ]
+    .map(|(key, value)| (format!("{SCRAPE_PREFIX}{key}"), Value::String(value)))
+    .into_iter()
+    .collect()
 }

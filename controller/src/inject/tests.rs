@@ -252,3 +252,37 @@ fn a_label_is_asked_for_unless_the_manifest_itself_asks() {
     pod["metadata"]["labels"] = json!({INJECT_LABEL: "enabled"});
     assert!(matches!(outcome(&pod, &by_label), Outcome::Patch(_)));
 }
+
+#[test]
+fn what_holds_for_all_pods_gives_way_to_what_a_pod_says() {
+    let all = Injection {
+        backend: Some(ringside_api::BackendChoice::Epoll),
+        scrape_annotations: true,
+        ..injection()
+    };
+    let injected = |annotations: Value| {
+        let mut pod = json!({
+            "metadata": {"annotations": annotations},
+            "spec": {"containers": [{"name": "app", "ports": [{"containerPort": 80}]}]},
+        });
+        let injected = inject(&pod, &all, &Assigned::default());
+        json_patch::patch(&mut pod, injected.patch()).unwrap();
+        let sidecar = &pod["spec"]["initContainers"][0]["env"];
+        let backend = sidecar.as_array().unwrap().iter();
+        let backend = backend
+            .filter(|variable| variable["name"] == "RINGSIDE_BACKEND")
+            .map(|variable| variable["value"].clone())
+            .next();
+        (pod["metadata"]["annotations"].clone(), backend)
+    };
+    let (annotations, backend) = injected(json!({}));
+    assert_eq!(backend, Some(json!("epoll")));
+    assert_eq!(annotations["prometheus.io/scrape"], "true");
+    assert_eq!(annotations["prometheus.io/port"], "15490");
+    assert_eq!(annotations["prometheus.io/path"], "/metrics");
+    let own = json!({"ringside.dev/backend": "ring", "prometheus.io/port": "9000"});
+    let (annotations, backend) = injected(own);
+    assert_eq!(backend, Some(json!("ring")));
+    assert_eq!(annotations["prometheus.io/port"], "9000");
+    assert_eq!(annotations.get("prometheus.io/scrape"), None);
+}

@@ -64,7 +64,7 @@ pub(super) fn read(pod: &Pod<'_>, injection: &Injection, warnings: &mut Vec<Stri
     };
     let written = |name: &str| pod.annotation(&format!("{PREFIX}{name}")).map(str::trim);
     let mut tuning = Tuning {
-        backend: None,
+        backend: injection.backend,
         workers: None,
         log_level: injection.log_level.clone(),
         image: injection.image.clone(),

@@ -1,0 +1,214 @@
+//! Flags of `run` about the sidecars that the webhook adds. It owns their names and what is allowed; what a pod says of itself wins over them.
+
+use ringside_api::BackendChoice;
+use ringside_api::config::ADMIN_PORT_DEFAULT;
+use ringside_controller::inject::{
+    FIRST_LISTEN_PORT_DEFAULT, Injection, Resources, Seccomp, USER_DEFAULT,
+};
+
+/// What all sidecars have in common.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Sidecars")]
+pub(super) struct Sidecar {
+    /// The sidecar's image
+    #[arg(id = "sidecar_image", long = "sidecar-image", value_name = "IMAGE", env = "RINGSIDE_SIDECAR_IMAGE", default_value = concat!("ringside:", env!("CARGO_PKG_VERSION")))]
+    image: String,
+
+    /// When the image is pulled: Always, IfNotPresent or Never [default: Kubernetes decides]
+    #[arg(id = "sidecar_image_pull_policy", long = "sidecar-image-pull-policy", value_name = "POLICY", env = "RINGSIDE_SIDECAR_IMAGE_PULL_POLICY", value_parser = ["Always", "IfNotPresent", "Never"])]
+    image_pull_policy: Option<String>,
+
+    /// Which calls the kernel lets the sidecar make: RuntimeDefault, Unconfined or Localhost:PROFILE
+    #[arg(id = "sidecar_seccomp", long = "sidecar-seccomp", value_name = "PROFILE", env = "RINGSIDE_SIDECAR_SECCOMP", default_value = "RuntimeDefault", value_parser = super::inject::seccomp)]
+    seccomp: Seccomp,
+
+    /// auto, ring, epoll or tokio-uring
+    #[arg(
+        id = "sidecar_backend",
+        long = "sidecar-backend",
+        value_name = "BACKEND",
+        env = "RINGSIDE_SIDECAR_BACKEND",
+        default_value = "auto"
+    )]
+    backend: BackendChoice,
+
+    /// The sidecars' log level [default: info]
+    #[arg(
+        id = "sidecar_log_level",
+        long = "sidecar-log-level",
+        value_name = "LEVEL",
+        env = "RINGSIDE_SIDECAR_LOG_LEVEL"
+    )]
+    log_level: Option<String>,
+
+    /// CPU kept for each sidecar; empty for none
+    #[arg(
+        id = "sidecar_cpu_request",
+        long = "sidecar-cpu-request",
+        value_name = "AMOUNT",
+        env = "RINGSIDE_SIDECAR_CPU_REQUEST",
+        default_value = "10m"
+    )]
+    cpu_request: String,
+
+    /// CPU that each sidecar may use; empty for no limit
+    #[arg(
+        id = "sidecar_cpu_limit",
+        long = "sidecar-cpu-limit",
+        value_name = "AMOUNT",
+        env = "RINGSIDE_SIDECAR_CPU_LIMIT",
+        default_value = ""
+    )]
+    cpu_limit: String,
+
+    /// Memory kept for each sidecar; empty for none
+    #[arg(
+        id = "sidecar_memory_request",
+        long = "sidecar-memory-request",
+        value_name = "AMOUNT",
+        env = "RINGSIDE_SIDECAR_MEMORY_REQUEST",
+        default_value = "32Mi"
+    )]
+    memory_request: String,
+
+    /// Memory that each sidecar may use; empty for no limit
+    #[arg(
+        id = "sidecar_memory_limit",
+        long = "sidecar-memory-limit",
+        value_name = "AMOUNT",
+        env = "RINGSIDE_SIDECAR_MEMORY_LIMIT",
+        default_value = "256Mi"
+    )]
+    memory_limit: String,
+
+    /// The port of sidecars' probes and metrics
+    #[arg(id = "sidecar_admin_port", long = "sidecar-admin-port", value_name = "PORT", env = "RINGSIDE_SIDECAR_ADMIN_PORT", default_value_t = ADMIN_PORT_DEFAULT, value_parser = clap::value_parser!(u16).range(1..))]
+    admin_port: u16,
+
+    /// The first port for relays that no annotation names
+    #[arg(id = "sidecar_first_port", long = "sidecar-first-port", value_name = "PORT", env = "RINGSIDE_SIDECAR_FIRST_PORT", default_value_t = FIRST_LISTEN_PORT_DEFAULT, value_parser = clap::value_parser!(u16).range(1..))]
+    first_port: u16,
+
+    /// The user that sidecars run as where the pod does not say; empty leaves it to the platform [default: 65532]
+    #[arg(id = "sidecar_user", long = "sidecar-user", value_name = "UID", env = "RINGSIDE_SIDECAR_USER", default_value_t = USER_DEFAULT.to_string(), value_parser = user, hide_default_value = true)]
+    user: String,
+
+    /// Give injected pods prometheus.io annotations that lead to the sidecar's metrics, unless they have some
+    #[arg(
+        id = "sidecar_scrape_annotations",
+        long = "sidecar-scrape-annotations",
+        env = "RINGSIDE_SIDECAR_SCRAPE_ANNOTATIONS"
+    )]
+    scrape_annotations: bool,
+}
+
+/// A user, or nothing.
+fn user(given: &str) -> Result<String, String> {
+    match given.parse::<u32>() {
+        Ok(0) => Err("the sidecar does not run as root: write another user, or nothing".to_owned()),
+        Ok(_) => Ok(given.to_owned()),
+        Err(_) if given.is_empty() => Ok(String::new()),
+        Err(_) => {
+            Err("write the number of a user, or nothing to leave it to the platform".to_owned())
+        }
+    }
+}
+
+impl Sidecar {
+    /// What pods get by these flags.
+    pub(super) fn injection(&self) -> Injection {
+        let amount = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+        Injection {
+            image_pull_policy: self.image_pull_policy.clone(),
+            resources: Resources {
+                cpu_request: amount(&self.cpu_request),
+                cpu_limit: amount(&self.cpu_limit),
+                memory_request: amount(&self.memory_request),
+                memory_limit: amount(&self.memory_limit),
+            },
+            seccomp: self.seccomp.clone(),
+            run_as: self.user.parse().ok(),
+            admin_port: self.admin_port,
+            first_listen_port: self.first_port,
+            backend: Some(self.backend).filter(|backend| *backend != BackendChoice::Auto),
+            log_level: self.log_level.clone(),
+            scrape_annotations: self.scrape_annotations,
+            ..Injection::new(env!("CARGO_PKG_VERSION"), &self.image)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        sidecar: Sidecar,
+    }
+
+    fn of(flags: &[&str]) -> Result<Injection, String> {
+        let line = Line::try_parse_from(["run"].iter().chain(flags));
+        line.map(|line| line.sidecar.injection())
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn without_flags_it_is_what_holds_when_nothing_is_said() {
+        let version = env!("CARGO_PKG_VERSION");
+        let default = Injection::new(version, format!("ringside:{version}"));
+        assert_eq!(of(&[]).unwrap(), default);
+    }
+
+    #[test]
+    fn flags_are_what_they_are_named() {
+        let injection = of(&[
+            "--sidecar-image=r:1",
+            "--sidecar-image-pull-policy=Never",
+            "--sidecar-seccomp=Localhost:ringside.json",
+            "--sidecar-backend=epoll",
+            "--sidecar-log-level=debug",
+            "--sidecar-cpu-request=",
+            "--sidecar-cpu-limit=2",
+            "--sidecar-memory-request=64Mi",
+            "--sidecar-memory-limit=",
+            "--sidecar-admin-port=1234",
+            "--sidecar-first-port=2345",
+            "--sidecar-user=",
+            "--sidecar-scrape-annotations",
+        ]);
+        let expected = Injection {
+            image_pull_policy: Some("Never".to_owned()),
+            resources: Resources {
+                cpu_request: None,
+                cpu_limit: Some("2".to_owned()),
+                memory_request: Some("64Mi".to_owned()),
+                memory_limit: None,
+            },
+            seccomp: Seccomp::Localhost("ringside.json".to_owned()),
+            run_as: None,
+            admin_port: 1234,
+            first_listen_port: 2345,
+            backend: Some(BackendChoice::Epoll),
+            log_level: Some("debug".to_owned()),
+            scrape_annotations: true,
+            ..Injection::new(env!("CARGO_PKG_VERSION"), "r:1")
+        };
+        assert_eq!(injection.unwrap(), expected);
+    }
+
+    #[test]
+    fn root_and_words_are_no_users() {
+        for (flag, told) in [
+            ("--sidecar-user=0", "root"),
+            ("--sidecar-user=nobody", "number"),
+            ("--sidecar-backend=uring", "tokio-uring"),
+        ] {
+            let error = of(&[flag]).unwrap_err();
+            assert!(error.contains(told), "{error}");
+        }
+    }
+}
