@@ -27,8 +27,7 @@ use super::Shared;
 use super::calls::{Calls, OpenCall};
 use super::counts::{Counts, HandshakeFailure};
 use super::limits::Limits;
-use super::room::Place;
-use super::takeover::{Activity, Takeover};
+use super::takeover::{Activity, Session, Takeover};
 
 /// The protocol of that name in a handshake.
 pub(super) const HTTP2: &[u8] = b"h2";
@@ -46,11 +45,14 @@ pub(crate) async fn run(
     let secured = tokio::select! {
         _ = stop.wait_for(|stop| *stop) => return,
         () = place.sent_away() => return,
-        // On the heap, and gone with the handshake: its state is larger than a connection's.
+        // On the heap, as HTTP is, and gone with the handshake: sidecars' connections are many, and little is to be held for them.
         secured = Box::pin(secure(shared, stream)) => secured,
     };
-    if let Some(stream) = secured {
-        answer(shared, stream, peer, place, stop).await;
+    let Some(stream) = secured else { return };
+    let calls = Arc::new(Calls::new(Instant::now(), place));
+    let speaking = Box::pin(speak_http(shared, stream, peer, &calls, &mut stop));
+    if let Some(mut session) = speaking.await {
+        drive(shared, session.as_mut(), |_| {}, &calls, &mut stop).await;
     }
 }
 
@@ -102,15 +104,15 @@ async fn secure(shared: &Shared, stream: TcpStream) -> Option<TlsStream<TcpStrea
     None
 }
 
-async fn answer(
+/// Speaks HTTP until the connection is to end, or speaks something else from then on.
+async fn speak_http(
     shared: &Shared,
     stream: TlsStream<TcpStream>,
     peer: SocketAddr,
-    place: Place,
-    mut stop: watch::Receiver<bool>,
-) {
+    calls: &Arc<Calls>,
+    stop: &mut watch::Receiver<bool>,
+) -> Option<Session> {
     let limits = &shared.limits;
-    let calls = Arc::new(Calls::new(Instant::now(), place));
     let takeover = Takeover::default();
     // As was agreed in the handshake.
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
@@ -132,26 +134,20 @@ async fn answer(
         })
     };
     let stream = TokioIo::new(stream);
-    // On the heap each, and gone with the end of HTTP: sidecars' connections are many, and little is to be held for them.
-    let left = if is_http2 {
+    if is_http2 {
         let mut connection = Box::pin(http2(limits).serve_connection(stream, service));
-        drive(shared, connection.as_mut(), shut_down, &calls, &mut stop).await;
-        None
-    } else {
-        let mut connection = Box::pin(http1(limits).serve_connection(stream, service));
-        drive(shared, connection.as_mut(), shut_down, &calls, &mut stop).await;
-        takeover.take().map(|begin| {
-            let parts = Pin::into_inner(connection).into_parts();
-            (begin, parts)
-        })
-    };
-    let Some((begin, parts)) = left else { return };
-    // Nothing follows a request before its answer.
-    if parts.read_buf.is_empty() {
-        let mut session = begin(parts.io.into_inner(), Activity(calls.clone()));
-        drop(parts.service);
-        drive(shared, session.as_mut(), |_| {}, &calls, &mut stop).await;
+        drive(shared, connection.as_mut(), shut_down, calls, stop).await;
+        return None;
     }
+    let mut connection = Box::pin(http1(limits).serve_connection(stream, service));
+    drive(shared, connection.as_mut(), shut_down, calls, stop).await;
+    let begin = takeover.take()?;
+    let parts = Pin::into_inner(connection).into_parts();
+    // Nothing follows a request before its answer.
+    parts
+        .read_buf
+        .is_empty()
+        .then(|| begin(parts.io.into_inner(), Activity(calls.clone())))
 }
 
 fn shut_down<C: GracefulConnection>(connection: Pin<&mut C>) {

@@ -16,7 +16,7 @@ const TABLE: [&str; 2] = ["<!-- values: generated -->\n", "<!-- values: end -->\
 const COPIES: [(&str, &str); 4] = [
     ("manifests/crds/ringside.yaml", "crds/ringside.yaml"),
     ("manifests/seccomp/ringside.json", "seccomp/ringside.json"),
-    ("manifests/prometheus/alerts.yaml", "prometheus/rules.yaml"),
+    ("manifests/prometheus/rules.yaml", "prometheus/rules.yaml"),
     ("manifests/grafana/ringside.json", "grafana/ringside.json"),
 ];
 
