@@ -50,6 +50,30 @@ fn readme() -> String {
     fs::read_to_string(path).unwrap()
 }
 
+#[test]
+fn every_document_is_named_and_every_named_one_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let text = readme();
+    let mut named: Vec<String> = text
+        .split("docs/")
+        .skip(1)
+        .filter_map(|rest| Some(rest.split_once(".md")?.0.to_owned() + ".md"))
+        .filter(|name| {
+            name.bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
+        })
+        .collect();
+    named.sort_unstable();
+    named.dedup();
+    let mut there: Vec<String> = fs::read_dir(root.join("docs"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".md"))
+        .collect();
+    there.sort_unstable();
+    assert_eq!(named, there);
+}
+
 /// The README's fenced blocks of one language.
 fn blocks(language: &str) -> Vec<String> {
     let (fence, text) = (format!("```{language}\n"), readme());
