@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use ringside_tests::relay::{Kind, Relay, Route, Setup};
-use ringside_tests::traffic::{Pattern, Server, echo};
+use ringside_tests::traffic::{Pattern, Server, Stream, echo};
 use ringside_tests::{await_that, instances};
 use serde_json::{Value, json};
 
@@ -72,8 +72,7 @@ fn a_line_says_what_became_of_a_connection(kind: Kind) {
     broken.ping(UP, 0, 10).unwrap();
     broken.reset().unwrap();
     await_lines(&relay, 3);
-    let refused = relay.connect_to(relay.address_of("gone"));
-    refused.await_gone().unwrap();
+    Stream::expect_turned_away(Stream::connect(relay.address_of("gone")));
 
     let lines = await_lines(&relay, 4);
     let end = Timestamp::now();

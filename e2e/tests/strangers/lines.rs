@@ -43,9 +43,7 @@ fn each_call_on_a_line_is_judged_by_itself() {
         assert_eq!((replied, answer.status), (number, 200), "{answer:?}");
     }
     // A call that is held gives way to the next.
-    let mut held = report.clone();
-    held["atOnce"] = json!(false);
-    held["trusts"] = honest_trusts(&mut honest, token, report);
+    let held = without_news(&mut honest, token, report);
     honest.send_frame(&call(9, token, &held)).unwrap();
     honest.send_frame(&call(10, token, report)).unwrap();
     assert_eq!(honest.reply().unwrap().0, 10);
@@ -118,10 +116,16 @@ fn each_call_on_a_line_is_judged_by_itself() {
     assert_eq!(hasty.rest().unwrap(), b"");
 }
 
-/// The fingerprint of what the controller tells sidecars to trust, so that there is no news for one that says so.
-fn honest_trusts(honest: &mut Caller, token: &str, report: &Value) -> Value {
-    honest.send_frame(&call(5, token, report)).unwrap();
-    let (_, answer) = honest.reply().unwrap();
-    let ca = answer.json()["ca"].as_str().unwrap_or_default().to_owned();
-    json!(ringside_api::sync::fingerprint_of_trust(&ca))
+/// The report of one that has taken all that the controller says, so that its call is held.
+fn without_news(line: &mut Caller, token: &str, report: &Value) -> Value {
+    line.send_frame(&call(5, token, report)).unwrap();
+    let answer = line.reply().unwrap().1.json();
+    let ca = answer["ca"].as_str().expect("what to trust");
+    let mut held = report.clone();
+    held["atOnce"] = json!(false);
+    held["trusts"] = json!(ringside_api::sync::fingerprint_of_trust(ca));
+    held["runs"] = answer["offer"]["Run"]["hash"].clone();
+    held["permit"] = answer["permit"].clone();
+    assert!(held["runs"].is_string(), "{answer}");
+    held
 }
