@@ -1,4 +1,5 @@
-//! Whoever calls the controller as a sidecar does, or pretends to: raw HTTP/1.1 over TLS, so that every byte can be wrong.
+//! Whoever calls the controller as a sidecar does, or pretends to: raw HTTP/1.1 and frames over TLS, so that every byte can
+//! be wrong.
 //!
 //! It owns one connection at a time and verifies the controller's certificate. It knows nothing of what a real sidecar would do next.
 

@@ -219,6 +219,10 @@ fn a_policy_is_live_in_a_pod_that_the_webhook_gave_its_sidecar() {
         };
         assert_eq!(ours("policies", "web")["ready"], 1);
         assert_eq!(ours("pods", &name)["state"], "ready");
+        // All are listed, as there are fewer than may be; and ours is among those that take connections.
+        let listed = told["pods"].as_array().unwrap().len();
+        assert_eq!(told["podsInAll"].as_u64(), Some(listed as u64), "{told}");
+        assert!(told["totals"]["ready"].as_u64() >= Some(1), "{told}");
 
         // A change is live while the connection stays.
         let begin = Instant::now();

@@ -15,7 +15,7 @@ pub const PROTOCOL: &str = "ringside-sync";
 pub const CALL_BYTES_MOST: usize = REPORT_BYTES_MOST + (8 << 10);
 
 /// Bytes of a reply before its body.
-const REPLY_HEAD_BYTES: usize = 8;
+pub const REPLY_HEAD_BYTES: usize = 8;
 
 /// A call after the first, as JSON in a frame.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -12,16 +12,13 @@ use hyper::body::Bytes;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use ringside_api::sync::Report;
-use ringside_api::sync::frames::{Call, Reply, frame};
+use ringside_api::sync::frames::{Call, REPLY_HEAD_BYTES, Reply, frame};
 use tokio::io::AsyncWriteExt;
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 
 use super::call::{ANSWER_BYTES_MAX, refused};
 use super::connection::{Connection, Descriptor};
 use super::failure::Failure;
-
-/// Bytes of a reply's frame besides its body.
-const REPLY_HEAD_BYTES: usize = 8;
 
 /// The first size of the buffer for replies, which grows as far as a reply is long.
 const BUFFER_BYTES: usize = 1024;

@@ -1,4 +1,4 @@
-//! The sidecar's side of sync: one long poll to the controller, in which state goes up and settings come down.
+//! The sidecar's side of sync: calls to the controller, held until there is news, in which state goes up and settings come down.
 //!
 //! It owns the connection, what is kept for the next start, and what is published about both. It runs on the thread that owns no
 //! ring; it never touches a worker or a connection, and losing the controller changes nothing for traffic. What it knows and
