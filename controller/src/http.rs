@@ -267,7 +267,7 @@ fn policies(scrape: &Scrape, sources: &Sources) -> prometheus::Result<()> {
             programmed,
             ready,
             ..
-        } = summary;
+        } = *summary;
         for (state, count) in [
             ("matched", matched),
             ("programmed", programmed),

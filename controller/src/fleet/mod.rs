@@ -3,6 +3,7 @@
 //! Pure: told what was observed and when, it says which pods' answers have changed. It owns all that the controller knows of pods;
 //! a pod that has not called is Unknown and never counts as ready. It never waits, writes or asks.
 
+mod news;
 pub mod permits;
 mod pod;
 mod summary;
@@ -17,7 +18,9 @@ use kube::core::ObjectMeta;
 use ringside_api::resources::PodFacts;
 use ringside_api::sync::{Answer, Assigned, Mark, Offer, PodIdentity, Report};
 
-use crate::policies::{Name, Policies, SeenStatus};
+use crate::policies::{Policies, SeenStatus};
+pub use news::Change;
+use news::News;
 use permits::{Permits, PodId};
 use pod::{Group, LeaveAnswered, Pod};
 pub use pod::{ObservedPod, Sidecar};
@@ -53,6 +56,9 @@ pub struct Fleet {
     unsettled: BTreeSet<Group>,
     next_pod: PodId,
     calls: u64,
+    /// Pods that have called and have no call open.
+    quiet: BTreeSet<PodId>,
+    news: News,
     /// Pods whose answer may have changed and who have not been told.
     stirred: BTreeSet<PodId>,
 }
@@ -72,6 +78,8 @@ impl Fleet {
             unsettled: BTreeSet::new(),
             next_pod: 0,
             calls: 0,
+            quiet: BTreeSet::new(),
+            news: News::default(),
             stirred: BTreeSet::new(),
         }
     }
@@ -81,6 +89,8 @@ impl Fleet {
     pub fn lead(&mut self, session: u64, now: Duration) {
         self.session = session;
         self.led_at = Some(now);
+        self.news.of_all();
+        self.quiet.clear();
         let pods: Vec<PodId> = self.pods.keys().copied().collect();
         for id in pods {
             if let Some(pod) = self.pods.get_mut(&id) {
@@ -124,6 +134,7 @@ impl Fleet {
     /// Changes policies, and then what the pods concerned obey: those of a namespace, or all.
     pub fn change_policies(&mut self, namespace: Option<&str>, change: impl FnOnce(&mut Policies)) {
         change(&mut self.policies);
+        self.news.of_all();
         let concerned: Vec<PodId> = match namespace {
             Some(namespace) => self
                 .by_namespace
@@ -143,6 +154,7 @@ impl Fleet {
     /// Changes policies as one of many in a list, whose pods are judged once at its end, by [`judge_all`](Self::judge_all).
     pub fn list_policies(&mut self, change: impl FnOnce(&mut Policies)) {
         change(&mut self.policies);
+        self.news.of_all();
     }
 
     /// Works out anew what every pod obeys.
@@ -193,11 +205,15 @@ impl Fleet {
         let Some(id) = self.by_uid.remove(uid) else {
             return;
         };
+        self.quiet.remove(&id);
         if let Some(pod) = self.pods.remove(&id) {
-            if let Some(pods) = self.by_namespace.get_mut(&pod.observed.identity.namespace) {
+            let namespace = &pod.observed.identity.namespace;
+            self.news.of(namespace);
+            if let Some(pods) = self.by_namespace.get_mut(namespace) {
                 pods.remove(&id);
                 if pods.is_empty() {
-                    self.by_namespace.remove(&pod.observed.identity.namespace);
+                    self.by_namespace.remove(namespace);
+                    self.news.of_all();
                 }
             }
             self.leave_group(id, &pod.group);
@@ -238,6 +254,7 @@ impl Fleet {
         };
         let observed = &pod.observed;
         let namespace = observed.identity.namespace.clone();
+        self.news.of(&namespace);
         let facts = PodFacts {
             labels: Some(&observed.labels),
             named_policy: observed.named_policy.as_deref(),
@@ -295,7 +312,10 @@ impl Fleet {
         let call = self.calls;
         // What another leader gave stays given, so that nobody comes back only because the leader is another one.
         let brings = pod.sidecar.is_none() && report.permit;
-        pod.take_report(report, call, session, now);
+        if pod.take_report(report, call, session, now) {
+            self.news.of(&pod.observed.identity.namespace);
+        }
+        self.quiet.remove(&id);
         pod.stir();
         let (standing, group) = (pod.standing(), pod.group.clone());
         let permits = self.groups.entry(group.clone()).or_default();
@@ -315,6 +335,7 @@ impl Fleet {
             return;
         };
         if pod.end_call(call, now) {
+            self.quiet.insert(id);
             self.restand(id);
             self.settle();
         }
@@ -322,14 +343,18 @@ impl Fleet {
 
     /// Pods that have not called for long are Unknown from now on.
     pub fn expire(&mut self, now: Duration) {
-        let silent: Vec<PodId> = self
-            .pods
-            .iter_mut()
-            .filter(|(_, pod)| pod.is_silent(now, SILENT_AFTER))
-            .map(|(id, _)| *id)
-            .collect();
+        let is_silent = |id: &PodId| {
+            let pod = self.pods.get(id);
+            pod.is_none_or(|pod| pod.is_silent(now, SILENT_AFTER))
+        };
+        let silent: Vec<PodId> = self.quiet.iter().copied().filter(is_silent).collect();
         for id in silent {
-            if let Some(sidecar) = self.pods.get_mut(&id).and_then(|pod| pod.sidecar.as_mut()) {
+            self.quiet.remove(&id);
+            let Some(pod) = self.pods.get_mut(&id) else {
+                continue;
+            };
+            self.news.of(&pod.observed.identity.namespace);
+            if let Some(sidecar) = &mut pod.sidecar {
                 sidecar.is_unknown = true;
             }
             self.restand(id);
@@ -415,6 +440,7 @@ impl Fleet {
             sidecar.permit_given_by = Some(mark.number);
         }
         sidecar.call = None;
+        self.quiet.insert(id);
         sidecar.called_at = now;
         sidecar.leave_answer = leave.clone().map(|answer| LeaveAnswered {
             answer,
@@ -432,26 +458,6 @@ impl Fleet {
         self.restand(id);
         self.settle();
         Turn::Answer(Box::new(answer))
-    }
-
-    /// A policy's pods, counted; for the ClusterRelayPolicy, all.
-    pub fn summary(&self, policy: &Name, now: Duration) -> Summary {
-        let mut summary = Summary::default();
-        let of_namespace = self.by_namespace.get(&policy.0).into_iter().flatten();
-        let all: Box<dyn Iterator<Item = &PodId>> = if policy.0.is_empty() {
-            Box::new(self.pods.keys())
-        } else {
-            Box::new(of_namespace)
-        };
-        for pod in all.filter_map(|id| self.pods.get(id)) {
-            if policy.0.is_empty() || pod.group.policy == policy.1 {
-                summary.add(pod, policy.0.is_empty(), now);
-            } else if pod.losers.contains(&policy.1) {
-                summary.add_lost(&pod.group.policy);
-            }
-        }
-        summary.finish();
-        summary
     }
 
     /// Every pod, for the page and for metrics: who it is, what it obeys, and what its sidecar last said.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringside_api::sync::{Leave, LeaveAnswer, PodIdentity, Report};
+use ringside_api::sync::{Leave, LeaveAnswer, PodIdentity, Report, State};
 use tokio::sync::Notify;
 
 use super::permits::{Permits, Standing};
@@ -127,8 +127,18 @@ impl Pod {
         self.waiter.notify_waiters();
     }
 
-    pub(super) fn take_report(&mut self, report: Report, call: u64, session: u64, now: Duration) {
+    /// Returns whether a summary would show a difference.
+    pub(super) fn take_report(
+        &mut self,
+        report: Report,
+        call: u64,
+        session: u64,
+        now: Duration,
+    ) -> bool {
         let before = self.sidecar.take();
+        let is_news = before
+            .as_ref()
+            .is_none_or(|before| before.is_unknown || !tells_the_same(&before.report, &report));
         let (answers, mut permit_given_by, leave_answer) = before
             .map_or((0, None, None), |before| {
                 (before.answers, before.permit_given_by, before.leave_answer)
@@ -147,6 +157,7 @@ impl Pod {
             answers,
             permit_given_by,
         });
+        is_news
     }
 
     /// Returns whether it was this call that was open.
@@ -214,4 +225,23 @@ impl Pod {
             "{taken} of the policy's {all} pods are not ready or may leave already, and readiness.maxUnreadyPercent allows {limit}"
         ))))
     }
+}
+
+/// Whether two reports differ only in what is counted nowhere, such as connections.
+fn tells_the_same(a: &Report, b: &Report) -> bool {
+    let told = |report: &Report| {
+        let State {
+            ready,
+            leave,
+            pushback_percent,
+            pushed_back_for_millis,
+            ..
+        } = report.state;
+        (ready, leave, pushback_percent, pushed_back_for_millis)
+    };
+    told(a) == told(b)
+        && a.state.backend == b.state.backend
+        && a.state.reason == b.state.reason
+        && a.runs == b.runs
+        && a.refused == b.refused
 }

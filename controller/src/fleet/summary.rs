@@ -1,12 +1,16 @@
 //! A policy's pods, counted for its status: how many run its settings, take connections, run on which backend, and who is worst off.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringside_api::resources::status::WORST_PODS_MOST;
 use ringside_api::sync::Leave;
 
+use super::permits::PodId;
 use super::pod::Pod;
+use super::{Change, Fleet};
+use crate::policies::Name;
 
 /// Names that a sentence lists at most.
 const NAMES_MOST: usize = 3;
@@ -80,6 +84,37 @@ pub struct Summary {
     pub lost: u32,
     /// That other policy, of the first of them.
     pub lost_to: String,
+}
+
+impl Fleet {
+    /// Moves on whenever something has changed that a [`summary`](Self::summary), or [`pods`](Self::pods) of who leaves, would show.
+    pub fn last_change(&self) -> Change {
+        self.news.last(None)
+    }
+
+    /// A policy's pods, counted; for the ClusterRelayPolicy, all. While nothing changes it is what it was.
+    pub fn summary(&self, policy: &Name, now: Duration) -> Arc<Summary> {
+        self.news.summary(policy, || self.count(policy, now))
+    }
+
+    fn count(&self, policy: &Name, now: Duration) -> Summary {
+        let mut summary = Summary::default();
+        let of_namespace = self.by_namespace.get(&policy.0).into_iter().flatten();
+        let all: Box<dyn Iterator<Item = &PodId>> = if policy.0.is_empty() {
+            Box::new(self.pods.keys())
+        } else {
+            Box::new(of_namespace)
+        };
+        for pod in all.filter_map(|id| self.pods.get(id)) {
+            if policy.0.is_empty() || pod.group.policy == policy.1 {
+                summary.add(pod, policy.0.is_empty(), now);
+            } else if pod.losers.contains(&policy.1) {
+                summary.add_lost(&pod.group.policy);
+            }
+        }
+        summary.finish();
+        summary
+    }
 }
 
 impl Summary {

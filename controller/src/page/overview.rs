@@ -181,7 +181,7 @@ impl Policy {
             unknown: summary.unknown.count,
             may_be_unready: summary.may_be_unready,
             connections: 0,
-            backends: summary.backends,
+            backends: summary.backends.clone(),
             conditions,
         })
     }

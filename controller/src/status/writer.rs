@@ -23,6 +23,7 @@ use super::conditions::keep_pods;
 use super::pace::{Due, Pace};
 use super::status;
 use super::uninjected::{Uninjected, Why};
+use crate::fleet::Change;
 use crate::leader::Leadership;
 use crate::policies::Name;
 use crate::sync::Sync;
@@ -71,6 +72,8 @@ pub struct Writer {
     away: HashMap<PodIdentity, Leave>,
     /// Policies that are not accepted and have been told so: as which object, of which generation.
     invalid: HashMap<Name, (String, i64)>,
+    /// The fleet's last change when pods were last looked at, and nothing of them was left to tell.
+    told_at: Option<Change>,
     /// Pods' UIDs, with the policy that they name and that is not there.
     missing: HashSet<(String, String)>,
     uninjected: Arc<Mutex<Uninjected>>,
@@ -99,6 +102,7 @@ impl Writer {
             failing: HashMap::new(),
             away: HashMap::new(),
             invalid: HashMap::new(),
+            told_at: None,
             missing: HashSet::new(),
             uninjected,
             identity: identity.to_owned(),
@@ -116,6 +120,7 @@ impl Writer {
                 // Another one writes now; what it wrote is not known here.
                 self.pace = Pace::default();
                 self.away.clear();
+                self.told_at = None;
             }
         }
     }
@@ -181,8 +186,12 @@ impl Writer {
             .keep_only(|object| objects.contains(object) || self.failing.contains_key(&object.0));
         self.failing.retain(|name, _| names.contains(name));
         self.invalid.retain(|name, _| names.contains(name));
-        self.tell_of_pods().await;
-        self.tell_of_missing_policies().await;
+        let change = self.sync.fleet().last_change();
+        if self.told_at != Some(change) {
+            // Both, whatever is left of the first.
+            let all = self.tell_of_pods().await & self.tell_of_missing_policies().await;
+            self.told_at = all.then_some(change);
+        }
         self.tell_of_uninjected().await;
     }
 
@@ -243,8 +252,8 @@ impl Writer {
             .await;
     }
 
-    /// Pods that left or came back since the last look.
-    async fn tell_of_pods(&mut self) {
+    /// Pods that left or came back since the last look. Returns whether all is told.
+    async fn tell_of_pods(&mut self) -> bool {
         let now: HashMap<PodIdentity, (Leave, String)> = {
             let fleet = self.sync.fleet();
             let leaving = fleet.pods().filter_map(|(observed, _, sidecar)| {
@@ -301,10 +310,11 @@ impl Writer {
                 .await;
             }
         }
+        told < EVENTS_AT_ONCE
     }
 
-    /// Pods that name a policy that is not there: they obey whichever selects them.
-    async fn tell_of_missing_policies(&mut self) {
+    /// Pods that name a policy that is not there: they obey whichever selects them. Returns whether all is told.
+    async fn tell_of_missing_policies(&mut self) -> bool {
         let now: Vec<(PodIdentity, String)> = {
             let fleet = self.sync.fleet();
             let missing = fleet.pods_missing_policy();
@@ -334,6 +344,7 @@ impl Writer {
             )
             .await;
         }
+        told < EVENTS_AT_ONCE
     }
 
     /// Pods that ask for a relay and have none.

@@ -201,8 +201,8 @@ async fn taken(sync: &Arc<Sync>, request: Request) -> Result<Held, Refused> {
 
 /// Takes a call of whoever's token this is.
 async fn admit(sync: &Arc<Sync>, token: &str, report: Report) -> Result<Held, Refused> {
-    leads(sync, report.at_once).await?;
-    let speaker = sync.identities.of(token).await?;
+    // A fleet that waits for a new leader is known by the time that there is one, rather than asked about as a whole in that moment.
+    let (speaker, ()) = tokio::try_join!(sync.identities.of(token), leads(sync, report.at_once))?;
     if speaker != report.pod {
         return Err(Refused::ForAnother {
             speaker: Box::new(speaker),
