@@ -1,6 +1,6 @@
 # What a user runs. `make demo` is the main job, `make test` the proof; both set up what they need.
 
-.PHONY: demo build test bench denial soak simulate coverage manifests fuzz deny sbom miri threads apiserver bench-control man page-picture dashboard-picture lint-deploy
+.PHONY: demo build test bench denial soak simulate coverage manifests fuzz deny sbom miri threads apiserver bench-control man page-picture dashboard-picture lint-deploy images
 
 # A relay, an application and load on this machine, with a kernel that pushes back half-way: about 30 s.
 demo: build
@@ -73,6 +73,10 @@ man:
 page-picture:
 	@cargo build --quiet --package ringside --bins --package ringside-tests --bin page-picture
 	@target/debug/page-picture docs/page.png $${SECONDS_OF_TRAFFIC:-290}
+
+# Both images as OCI archives, target/images/*.tar: static programs, no daemon, no registry; about 8 minutes.
+images:
+	@images/build
 
 # What others think of the chart and of manifests/: helm lint, helm unittest, kubeconform, kube-score. Builds them the first time: about 4 minutes.
 lint-deploy:

@@ -21,6 +21,10 @@ pub mod simulated;
 pub mod sockets;
 pub mod splice;
 pub mod token;
+#[cfg(not(target_env = "musl"))]
+pub mod tokio_uring;
+#[cfg(target_env = "musl")]
+#[path = "tokio_uring/absent.rs"]
 pub mod tokio_uring;
 pub mod waker;
 

@@ -161,6 +161,7 @@ pub(super) fn receive(socket: SocketId, pool: &Pool, entry: u32, most: u32) -> R
 
 /// Ends a connection for its other end, by a reset or in good order, and keeps its descriptor. Whoever polls it is
 /// told.
+#[cfg_attr(target_env = "musl", expect(dead_code, reason = "for tokio-uring"))]
 pub(super) fn end(socket: SocketId, reset: bool) {
     let nowhere = libc::sockaddr {
         sa_family: libc::AF_UNSPEC as u16,

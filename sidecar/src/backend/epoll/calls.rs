@@ -26,6 +26,7 @@ impl Interest {
     }
 
     /// Another descriptor of the same.
+    #[cfg_attr(target_env = "musl", expect(dead_code, reason = "for tokio-uring"))]
     pub(in crate::backend) fn duplicate(&self) -> Result<OwnedFd, Errno> {
         self.epoll.try_clone().map_err(|error| Errno::of(&error))
     }
@@ -139,7 +140,7 @@ pub(super) fn send(socket: SocketId, chunks: &[Chunk], pool: &Pool) -> Result<u3
         // SAFETY: a message header of zeroes is valid: no name, no control data.
         let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
         message.msg_iov = vectors.as_mut_ptr();
-        message.msg_iovlen = chunks.len().min(GATHER_MOST);
+        message.msg_iovlen = chunks.len().min(GATHER_MOST) as _;
         // SAFETY: header and vectors live through the call, and the chunks' bytes until they are released.
         unsafe { libc::sendmsg(socket.0, &raw const message, flags) }
     };

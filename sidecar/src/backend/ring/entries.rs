@@ -79,7 +79,7 @@ impl Arena {
             vector.iov_len = chunk.len as usize;
         }
         place.header.msg_iov = place.vectors.as_mut_ptr();
-        place.header.msg_iovlen = chunks.len().min(GATHER_MOST);
+        place.header.msg_iovlen = chunks.len().min(GATHER_MOST) as _;
         opcode::SendMsg::new(Fd(socket), &raw const place.header)
             .flags(SEND_FLAGS as u32)
             .build()
