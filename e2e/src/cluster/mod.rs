@@ -107,6 +107,11 @@ impl Cluster {
         })
     }
 
+    /// What it is called, as `CLUSTER` has it for the scripts.
+    pub fn name(&self) -> &str {
+        self.scripts.name()
+    }
+
     /// Its API server, where one is asked for by type.
     pub fn api(&self) -> &ApiServer {
         &self.api

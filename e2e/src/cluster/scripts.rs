@@ -40,6 +40,10 @@ impl Scripts {
         Self { state, ..self }
     }
 
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(super) fn state(&self) -> &Path {
         &self.state
     }
