@@ -15,6 +15,8 @@ pub enum Program {
     ControllerManager,
     /// `kube-scheduler`.
     Scheduler,
+    /// `coredns`.
+    NameServer,
     /// A node with all that runs there, as if it lost its power. The first one's network stays.
     Node(u32),
     /// A node's containerd; containers live on.
@@ -32,6 +34,7 @@ impl fmt::Display for Program {
             Self::ApiServer => out.write_str("kube-apiserver"),
             Self::ControllerManager => out.write_str("kube-controller-manager"),
             Self::Scheduler => out.write_str("kube-scheduler"),
+            Self::NameServer => out.write_str("coredns"),
             Self::Node(node) => write!(out, "n{node}"),
             Self::Containerd(node) => write!(out, "n{node}/containerd"),
             Self::Kubelet(node) => write!(out, "n{node}/kubelet"),
