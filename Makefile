@@ -1,6 +1,6 @@
 # What a user runs. `make demo` is the main job, `make test` the proof; both set up what they need.
 
-.PHONY: demo build test bench denial soak simulate coverage manifests fuzz deny sbom miri threads apiserver bench-control man page-picture dashboard-picture lint-deploy images
+.PHONY: demo build test bench denial soak simulate coverage manifests fuzz deny sbom miri threads apiserver cluster cluster-down cluster-shell bench-control man page-picture dashboard-picture lint-deploy images
 
 # A relay, an application and load on this machine, with a kernel that pushes back half-way: about 30 s.
 demo: build
@@ -16,6 +16,18 @@ test:
 # Kubernetes' own API server, etcd and kubectl, for the tests of the controller: about 6 minutes, once, with nothing but Go.
 apiserver:
 	@e2e/kubernetes/build
+
+# A real cluster: that of E2E_KUBECONFIG, one by kind where Docker is, or NODES (1) of them in namespaces of this machine, up in five seconds; the
+# first time it installs containerd and builds Kubernetes: about 8 minutes, with nothing but Go and apt. CLUSTER names one of several.
+cluster:
+	@e2e/cluster/up
+
+cluster-down:
+	@e2e/cluster/down
+
+# A shell in its network, with kubectl and helm.
+cluster-shell:
+	@e2e/cluster/shell
 
 # HAProxy, nginx and Ringside on the same work, side by side: about 5 minutes.
 bench:

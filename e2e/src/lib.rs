@@ -6,6 +6,7 @@
 pub mod apiserver;
 pub mod caller;
 pub mod chart;
+pub mod cluster;
 pub mod definitions;
 pub mod fleet;
 pub mod forwarder;

@@ -19,6 +19,7 @@ pub(crate) use certificates::{Authority, Identity, random_token};
 pub(crate) use folder::Folder;
 pub(crate) use kubectl::unique;
 pub use kubectl::{Answer, Namespace};
+pub(crate) use programs::cache;
 pub use programs::version;
 pub use tokens::signed_by_a_stranger;
 
@@ -128,6 +129,13 @@ impl ApiServer {
             kubectl,
             config,
             folder: Folder::new(),
+        })
+    }
+
+    /// That of a cluster which is up, and somebody else's to end.
+    pub(crate) fn of_cluster(kubeconfig: &Path) -> Result<Self, String> {
+        Self::given(kubeconfig).map_err(|unavailable| match unavailable {
+            Unavailable::Absent(reason) | Unavailable::Broken(reason) => reason,
         })
     }
 

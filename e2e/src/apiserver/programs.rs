@@ -57,12 +57,18 @@ fn folder() -> Result<(PathBuf, &'static str), String> {
     if let Some(folder) = set("KUBEBUILDER_ASSETS") {
         return Ok((folder, "KUBEBUILDER_ASSETS names that folder"));
     }
-    let cache = set("RINGSIDE_CACHE")
+    let folder = cache()?.join("kubernetes").join(version());
+    Ok((folder, "`make apiserver` builds it, with Go alone"))
+}
+
+/// The folder of what outlives a build: programs, images, clusters.
+pub(crate) fn cache() -> Result<PathBuf, String> {
+    set("RINGSIDE_CACHE")
         .or_else(|| set("XDG_CACHE_HOME").map(|cache| cache.join("ringside")))
         .or_else(|| set("HOME").map(|home| home.join(".cache/ringside")))
-        .ok_or("none of RINGSIDE_CACHE, XDG_CACHE_HOME and HOME says where they are kept")?;
-    let folder = cache.join("kubernetes").join(version());
-    Ok((folder, "`make apiserver` builds it, with Go alone"))
+        .ok_or_else(|| {
+            "none of RINGSIDE_CACHE, XDG_CACHE_HOME and HOME says where they are kept".to_owned()
+        })
 }
 
 fn set(variable: &str) -> Option<PathBuf> {
