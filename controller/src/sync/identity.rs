@@ -23,9 +23,9 @@ use super::refusal::Refused;
 /// Reviews under way at a time: a restart brings every sidecar at once, and the API server has other work.
 const REVIEWS_AT_ONCE: usize = 16;
 
-/// Calls that wait for a review at most; more are told to come back, which is after all others. After a restart a fleet of ten thousand brings half as
-/// many within a few seconds.
-const WAITING_MOST: usize = 5_000;
+/// Calls that wait for a review at most, each with some 15 KiB of connection; more are told to come back, which is after all others. A fleet that comes back
+/// after a restart spreads itself and needs far fewer; one that starts at the same moment does not.
+const WAITING_MOST: usize = 3_000;
 
 /// Tokens kept at most.
 const KEPT_MOST: usize = 40_000;

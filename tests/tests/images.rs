@@ -1,0 +1,213 @@
+//! The images as a runtime finds them: one static program each, started by a user that is nobody, and the same bytes from the same sources.
+//!
+//! They are built twice, unoptimized: from this tree, and from a copy of it under another path.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use ringside_tests::processes::{find, installed};
+use ringside_tests::skip::{build_folder, skip};
+use serde_json::Value;
+
+/// Where what both builds have in common is compiled: registries' crates, which know nothing of where they are used.
+fn compiled() -> PathBuf {
+    build_folder().with_file_name("images-test")
+}
+
+/// Builds both images from `tree` into `images`.
+fn build(tree: &Path, images: &Path) {
+    let output = Command::new(tree.join("images/build"))
+        .env("IMAGES", images)
+        .env("IMAGES_BUILD", compiled())
+        .env("IMAGES_PROFILE", "dev")
+        // Those of the build of the tests are not for another target.
+        .env_remove("RUSTFLAGS")
+        .output()
+        .expect("images/build runs");
+    assert!(
+        output.status.success(),
+        "images/build: {}\n{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// A copy of the sources, changed or not, that belongs to the same repository.
+fn copied(root: &Path, to: &Path) {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git")
+            .arg("-C")
+            .arg(root)
+            .args(arguments)
+            .output();
+        let output = output.expect("git runs");
+        assert!(output.status.success(), "git {arguments:?} fails");
+        String::from_utf8(output.stdout).expect("a path is text")
+    };
+    let files = git(&[
+        "ls-files",
+        "-z",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+    ]);
+    for file in files.split_terminator('\0') {
+        // Deleted, and not committed so.
+        if let Ok(metadata) = fs::metadata(root.join(file)) {
+            let copy = to.join(file);
+            fs::create_dir_all(copy.parent().expect("a folder")).expect("a folder");
+            fs::copy(root.join(file), &copy).expect("a copy");
+            fs::set_permissions(&copy, metadata.permissions()).expect("its mode");
+        }
+    }
+    let repository = git(&["rev-parse", "--absolute-git-dir"]);
+    fs::write(to.join(".git"), format!("gitdir: {}", repository.trim())).expect("a file");
+}
+
+/// What is in an archive, unpacked.
+struct Image {
+    folder: tempfile::TempDir,
+    digest: String,
+}
+
+impl Image {
+    fn open(archive: &Path) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        unpack(archive, folder.path());
+        let mut image = Self {
+            folder,
+            digest: String::new(),
+        };
+        let index: Value = image.json("index.json");
+        image.digest = text(&index["manifests"][0]["digest"]);
+        image
+    }
+
+    fn json(&self, path: &str) -> Value {
+        let bytes = fs::read(self.folder.path().join(path)).expect("a file of the archive");
+        serde_json::from_slice(&bytes).expect("JSON")
+    }
+
+    fn blob(digest: &str) -> String {
+        format!("blobs/{}", digest.replace(':', "/"))
+    }
+}
+
+fn unpack(archive: &Path, to: &Path) {
+    let unpacked = Command::new("tar")
+        .arg("-xf")
+        .arg(archive)
+        .arg("-C")
+        .arg(to)
+        .status();
+    assert!(
+        unpacked.expect("tar runs").success(),
+        "{}",
+        archive.display()
+    );
+}
+
+fn text(value: &Value) -> String {
+    value
+        .as_str()
+        .unwrap_or_else(|| panic!("{value} is no text"))
+        .to_owned()
+}
+
+/// What a runtime does with it: the last of a test's own.
+fn judge(image: &Image, name: &str) {
+    let manifest = image.json(&Image::blob(&image.digest));
+    let config = image.json(&Image::blob(&text(&manifest["config"]["digest"])));
+    let settings = &config["config"];
+    assert_eq!(settings["User"], "65532:65532", "{name}: nobody's user");
+    assert_eq!(settings["Entrypoint"][0], format!("/usr/bin/{name}"));
+    let labels = &settings["Labels"];
+    for label in [
+        "title",
+        "description",
+        "version",
+        "revision",
+        "created",
+        "licenses",
+    ] {
+        let label = format!("org.opencontainers.image.{label}");
+        assert!(
+            labels[&label].is_string(),
+            "{name}: no label {label} in {labels}"
+        );
+    }
+    assert_eq!(
+        labels["org.opencontainers.image.version"],
+        env!("CARGO_PKG_VERSION")
+    );
+    let layers = manifest["layers"].as_array().expect("layers");
+    assert_eq!(layers.len(), 1, "{name}: one layer");
+    let root = tempfile::tempdir().expect("a folder");
+    let layer = image
+        .folder
+        .path()
+        .join(Image::blob(&text(&layers[0]["digest"])));
+    unpack(&layer, root.path());
+    let program = root.path().join("usr/bin").join(name);
+    // Without a loader it needs nothing of the image.
+    let said = Command::new(find("chroot").expect("coreutils"))
+        .args(["--userspec=65532:65532"])
+        .arg(root.path())
+        .args([&format!("/usr/bin/{name}"), "--version"])
+        .output()
+        .expect("chroot runs");
+    assert!(
+        said.status.success(),
+        "{name}: {}",
+        String::from_utf8_lossy(&said.stderr)
+    );
+    // The path that it was compiled at is nobody's business, and would make it another program elsewhere.
+    let told = Command::new("grep")
+        .args(["--quiet", "--fixed-strings"])
+        .arg(project())
+        .arg(&program)
+        .status();
+    assert_eq!(
+        told.expect("grep runs").code(),
+        Some(1),
+        "{name} tells where it was compiled"
+    );
+}
+
+fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the project")
+}
+
+#[test]
+fn the_same_sources_give_the_same_images_of_one_static_program_each() {
+    let test = "the_same_sources_give_the_same_images_of_one_static_program_each";
+    if !installed(test, &["musl-gcc", "umoci", "git"]) {
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        skip(
+            test,
+            "only root can start a program in the image's own root",
+        );
+        return;
+    }
+    let root = project();
+    let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+    build(root, folders[0].path());
+    let copy = tempfile::tempdir().expect("a folder");
+    copied(root, copy.path());
+    build(copy.path(), folders[1].path());
+    for name in ["ringside", "ringside-controller"] {
+        let [first, second] = folders
+            .each_ref()
+            .map(|folder| Image::open(&folder.path().join(format!("{name}.tar"))));
+        judge(&first, name);
+        assert_eq!(
+            first.digest, second.digest,
+            "{name} is another one from a copy of the sources"
+        );
+    }
+}
