@@ -117,6 +117,27 @@ fn pods_reach_each_other_across_nodes_and_what_is_killed_comes_back() {
         );
     }
 
+    // A container that is killed from outside is started again.
+    let restarts = || {
+        let path = "--output=jsonpath={.status.initContainerStatuses[0].restartCount}";
+        namespace.kubectl(&["get", "pod", &names[0], path])
+    };
+    assert_eq!(restarts(), "0");
+    cluster.kill_container(namespace.name(), &names[0], "relay");
+    ringside_e2e::await_that("the relay's restart", || restarts() == "1");
+
+    // What a story would leave behind when it fails.
+    let evidence = tempfile::tempdir().expect("a folder");
+    cluster.keep_evidence(evidence.path());
+    for (file, text) in [
+        ("events", "Started"),
+        ("pods", &names[0]),
+        ("programs/n2/kubelet.log", "n2"),
+    ] {
+        let written = std::fs::read_to_string(evidence.path().join(file)).unwrap_or_default();
+        assert!(written.contains(text), "{file} without {text}: {written}");
+    }
+
     // A crash of the API server is over by itself.
     cluster.kill(Program::ApiServer);
     ringside_e2e::await_that("the API server's return", || {
