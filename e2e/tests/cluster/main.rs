@@ -100,6 +100,11 @@ fn pods_reach_each_other_across_nodes_and_what_is_killed_comes_back() {
         .inside(|| http::get(service, "/livez"))
         .expect("an answer of the Service");
     assert_eq!(answer.status, 200);
+    assert!(
+        cluster
+            .inside(|| cluster.kubectl(&["get", "nodes"]))
+            .contains("n2")
+    );
     cluster.run(
         curl[0],
         &[&curl[1..], &[&url(&service.to_string())]].concat(),
