@@ -18,7 +18,7 @@ apiserver:
 	@e2e/kubernetes/build
 
 # A real cluster: that of E2E_KUBECONFIG, one by kind where Docker is, or NODES (1) of them in namespaces of this machine, up in five seconds; the
-# first time it installs containerd and builds Kubernetes: about 8 minutes, with nothing but Go and apt. CLUSTER names one of several.
+# first time it installs containerd and builds Kubernetes: about 10 minutes, with nothing but Go and apt. CLUSTER names one of several.
 cluster:
 	@e2e/cluster/up
 

@@ -72,8 +72,10 @@ impl Cluster {
         }
     }
 
-    /// Does `work` on a thread in the network of the first node: its sockets, and those of the threads that it starts, reach pods and
-    /// Services.
+    /// Does `work` on a thread in the network of the first node: its sockets, and those of the threads and processes that it starts, reach
+    /// pods and Services, by address: names are those of [`command`](Self::command) alone. kubectl and Helm work there as well, so a whole
+    /// story may be told there. Processes of the tests' own (such as a Prometheus) end with the thread that started them, so they have to
+    /// be started and used within `work`.
     ///
     /// # Panics
     /// As `work` does, and if the cluster is not there.

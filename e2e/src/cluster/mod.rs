@@ -4,6 +4,7 @@
 //! It owns the cluster that it brought up, whose end comes with the test's program at the latest. It never ends one that somebody else
 //! started, and installs and builds nothing: `make cluster` does.
 
+mod containers;
 mod inside;
 mod programs;
 mod scripts;
@@ -163,6 +164,18 @@ impl Cluster {
     #[track_caller]
     pub fn place_seccomp(&self, profile: &Path) {
         self.scripts.run("seccomp", &[path(profile)]);
+    }
+
+    /// Writes down what tells why a story failed: objects, Events and logs of all pods, `/statusz` of the sidecars, and what the
+    /// cluster's programs said. Says on standard error where, and what was not to be had.
+    pub fn keep_evidence(&self, folder: &Path) {
+        let mut keep = self.scripts.command("evidence");
+        if let Err(error) = keep.arg(folder).status() {
+            eprintln!(
+                "the evidence cannot be kept in {}: {error}",
+                folder.display()
+            );
+        }
     }
 
     /// The folder with what its programs said: `kube-apiserver.log`, `n1/kubelet.log` and others.

@@ -1,5 +1,5 @@
 //! The cluster of the stories: pods run on its nodes and reach each other, what is killed comes back, and nothing is left of it however it
-//! ends. Each test has a cluster of its own.
+//! ends. Each test has a cluster of its own. On two cores it takes about a minute, of which bringing clusters up is the most.
 
 mod traces;
 
@@ -100,6 +100,11 @@ fn pods_reach_each_other_across_nodes_and_what_is_killed_comes_back() {
         .inside(|| http::get(service, "/livez"))
         .expect("an answer of the Service");
     assert_eq!(answer.status, 200);
+    assert!(
+        cluster
+            .inside(|| cluster.kubectl(&["get", "nodes"]))
+            .contains("n2")
+    );
     cluster.run(
         curl[0],
         &[&curl[1..], &[&url(&service.to_string())]].concat(),
@@ -115,6 +120,27 @@ fn pods_reach_each_other_across_nodes_and_what_is_killed_comes_back() {
                 .kubectl(&["logs", &names[from], "--container=relay"])
                 .is_empty()
         );
+    }
+
+    // A container that is killed from outside is started again.
+    let restarts = || {
+        let path = "--output=jsonpath={.status.initContainerStatuses[0].restartCount}";
+        namespace.kubectl(&["get", "pod", &names[0], path])
+    };
+    let before = restarts();
+    cluster.kill_container(namespace.name(), &names[0], "relay");
+    ringside_e2e::await_that("the relay's restart", || restarts() != before);
+
+    // What a story would leave behind when it fails.
+    let evidence = tempfile::tempdir().expect("a folder");
+    cluster.keep_evidence(evidence.path());
+    for (file, text) in [
+        ("events", "Started"),
+        ("pods", &names[0]),
+        ("programs/n2/kubelet.log", "n2"),
+    ] {
+        let written = std::fs::read_to_string(evidence.path().join(file)).unwrap_or_default();
+        assert!(written.contains(text), "{file} without {text}: {written}");
     }
 
     // A crash of the API server is over by itself.
