@@ -1,6 +1,6 @@
 # What a user runs. `make demo` is the main job, `make test` the proof; both set up what they need.
 
-.PHONY: demo build test bench denial soak simulate coverage manifests fuzz deny sbom miri threads apiserver bench-control man page-picture dashboard-picture lint-deploy
+.PHONY: demo build test bench denial soak simulate coverage manifests fuzz deny sbom miri threads apiserver bench-control man page-picture dashboard-picture lint-deploy tuning
 
 # A relay, an application and load on this machine, with a kernel that pushes back half-way: about 30 s.
 demo: build
@@ -21,6 +21,11 @@ apiserver:
 bench:
 	@cargo build --release --quiet --package ringside --package ringside-bench
 	@target/release/ringside-load compare --ringside-settings file
+
+# The tables of docs/tuning.md: settings before and after, in ROUNDS rounds (5) of about four minutes. ONLY=backoff measures what sets that.
+tuning:
+	@cargo build --release --quiet --package ringside --package ringside-bench --package ringside-tests --bins
+	@ROUNDS="$(ROUNDS)" ONLY="$(ONLY)" target/release/tuning
 
 # One controller with SIDECARS (10,000) at a real API server: memory, CPU, changes, injections, statuses, restarts; about 15 minutes.
 bench-control:

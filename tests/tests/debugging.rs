@@ -1,11 +1,10 @@
 //! `docs/debugging.md`: each of its commands is run against a relay with traffic, and shows what the document says that it shows.
 
-use std::fs;
-use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use ringside_tests::document;
 use ringside_tests::namespaced;
 use ringside_tests::processes::{find, installed};
 use ringside_tests::relay::{Kind, Relay, Setup};
@@ -28,15 +27,6 @@ const SHOWN: [(&str, &str); 11] = [
     ("bpftrace", "@["),
     ("ringside", "kernel"),
 ];
-
-fn blocks() -> Vec<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/debugging.md");
-    let text = fs::read_to_string(path).unwrap();
-    let parts = text.split("```sh\n").skip(1);
-    parts
-        .map(|part| part.split("```").next().unwrap().to_owned())
-        .collect()
-}
 
 /// Runs a block; returns all that it said.
 fn run(block: &str, relay: &Relay) -> String {
@@ -71,7 +61,7 @@ fn may(tool: &str) -> bool {
 
 namespaced!(each_command_shows_what_the_document_says, {
     let test = "each_command_shows_what_the_document_says";
-    let blocks = blocks();
+    let blocks = document::blocks(&document::read("docs/debugging.md"), "sh");
     assert_eq!(blocks.len(), SHOWN.len(), "a command without its test");
     if !installed(test, &["curl", "ps"]) {
         return;

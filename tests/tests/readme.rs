@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use ringside_api::{Config, Settings};
+use ringside_tests::document;
 use ringside_tests::skip::{build_folder, skip};
 
 /// The tests that `docs/reliability.md` names are there: each table's last cell is a list of "`FILE`: `TEST`, `TEST`; ...".
@@ -46,8 +47,7 @@ fn the_tests_that_are_called_proof_exist() {
 }
 
 fn readme() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
-    fs::read_to_string(path).unwrap()
+    document::read("README.md")
 }
 
 #[test]
@@ -76,11 +76,7 @@ fn every_document_is_named_and_every_named_one_is_there() {
 
 /// The README's fenced blocks of one language.
 fn blocks(language: &str) -> Vec<String> {
-    let (fence, text) = (format!("```{language}\n"), readme());
-    let parts = text.split(&fence).skip(1);
-    parts
-        .map(|part| part.split("```").next().unwrap().to_owned())
-        .collect()
+    document::blocks(&readme(), language)
 }
 
 fn ringside(arguments: &[&str]) -> Output {
