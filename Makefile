@@ -25,7 +25,7 @@ bench:
 # The tables of docs/tuning.md: settings before and after, in ROUNDS rounds (5) of about four minutes. ONLY=backoff measures what sets that.
 tuning:
 	@cargo build --release --quiet --package ringside --package ringside-bench --package ringside-tests --bins
-	@ROUNDS="$(ROUNDS)" ONLY="$(ONLY)" target/release/tuning
+	@ROUNDS="$(ROUNDS)" ONLY="$(ONLY)" nice -n -15 target/release/tuning
 
 # One controller with SIDECARS (10,000) at a real API server: memory, CPU, changes, injections, statuses, restarts; about 15 minutes.
 bench-control:

@@ -39,36 +39,108 @@ const LIST: [(&str, Here); 34] = [
     ("make demo", Not(MACHINE)),
     ("make images", Not(IMAGES)),
     ("kind create cluster", Not(CLUSTER)),
-    ("kind load image-archive target/images/ringside.tar", Not(CLUSTER)),
-    ("kind load image-archive target/images/ringside-controller.tar", Not(CLUSTER)),
+    (
+        "kind load image-archive target/images/ringside.tar",
+        Not(CLUSTER),
+    ),
+    (
+        "kind load image-archive target/images/ringside-controller.tar",
+        Not(CLUSTER),
+    ),
     ("minikube start", Not(CLUSTER)),
-    ("minikube image load target/images/ringside.tar", Not(CLUSTER)),
-    ("minikube image load target/images/ringside-controller.tar", Not(CLUSTER)),
-    ("sudo ctr --namespace k8s.io images import target/images/ringside.tar", Not(CLUSTER)),
-    ("sudo ctr --namespace k8s.io images import target/images/ringside-controller.tar", Not(CLUSTER)),
+    (
+        "minikube image load target/images/ringside.tar",
+        Not(CLUSTER),
+    ),
+    (
+        "minikube image load target/images/ringside-controller.tar",
+        Not(CLUSTER),
+    ),
+    (
+        "sudo ctr --namespace k8s.io images import target/images/ringside.tar",
+        Not(CLUSTER),
+    ),
+    (
+        "sudo ctr --namespace k8s.io images import target/images/ringside-controller.tar",
+        Not(CLUSTER),
+    ),
     ("VERSION=$(sed", Says("")),
-    ("skopeo copy oci-archive:target/images/ringside.tar", Not(CLUSTER)),
-    ("skopeo copy oci-archive:target/images/ringside-controller.tar", Not(CLUSTER)),
-    ("helm install ringside charts/ringside", Says("STATUS: deployed")),
-    ("helm test ringside", Not("its pod needs a kubelet; tests/chart/life.rs runs what the pod would")),
-    ("kubectl create namespace shop", Says("namespace/shop created")),
-    ("kubectl apply --namespace shop -f docs/quick-start/web.yaml", Says("deployment.apps/web created")),
+    (
+        "skopeo copy oci-archive:target/images/ringside.tar",
+        Not(CLUSTER),
+    ),
+    (
+        "skopeo copy oci-archive:target/images/ringside-controller.tar",
+        Not(CLUSTER),
+    ),
+    (
+        "helm install ringside charts/ringside",
+        Says("STATUS: deployed"),
+    ),
+    (
+        "helm test ringside",
+        Not("its pod needs a kubelet; tests/chart/life.rs runs what the pod would"),
+    ),
+    (
+        "kubectl create namespace shop",
+        Says("namespace/shop created"),
+    ),
+    (
+        "kubectl apply --namespace shop -f docs/quick-start/web.yaml",
+        Says("deployment.apps/web created"),
+    ),
     ("kubectl rollout status", Not(KUBELET)),
     ("kubectl get pods", Says("web-0")),
-    ("kubectl apply --namespace shop -f docs/quick-start/policy.yaml", Says("relaypolicy.ringside.dev/web created")),
-    ("kubectl wait --namespace shop --for=condition=Programmed", Says("condition met")),
+    (
+        "kubectl apply --namespace shop -f docs/quick-start/policy.yaml",
+        Says("relaypolicy.ringside.dev/web created"),
+    ),
+    (
+        "kubectl wait --namespace shop --for=condition=Programmed",
+        Says("condition met"),
+    ),
     ("kubectl get rlp", Says("web")),
-    ("kubectl port-forward --namespace shop deployment/web 15080 15490", Not(KUBELET)),
-    ("curl -s localhost:15080", Not("the application is not there; all other tests relay")),
+    (
+        "kubectl port-forward --namespace shop deployment/web 15080 15490",
+        Not(KUBELET),
+    ),
+    (
+        "curl -s localhost:15080",
+        Not("the application is not there; all other tests relay"),
+    ),
     ("curl -s localhost:15490/readyz", Says("ready")),
-    ("curl -s localhost:15490/metrics", Says("ringside_connections_opened_total{")),
-    ("kubectl ringside top", Not("forwards ports, which needs a kubelet; tests/plugin.rs runs the rest of it")),
-    ("kubectl patch relaypolicy web --namespace shop --type merge --patch '{\"spec\": {\"accept\"", Says("patched")),
-    ("kubectl wait --namespace shop --for=condition=Programmed", Says("condition met")),
-    ("curl -s localhost:15490/config", Says("accept.maxConnections: RelayPolicy web")),
-    ("kubectl patch relaypolicy web --namespace shop --type merge --patch '{\"spec\": {\"backoff\"", Refuses("backoff.initial")),
-    ("helm uninstall ringside", Says("release \"ringside\" uninstalled")),
-    ("kubectl delete namespace shop ringside", Says("namespace \"shop\" deleted")),
+    (
+        "curl -s localhost:15490/metrics",
+        Says("ringside_connections_opened_total{"),
+    ),
+    (
+        "kubectl ringside top",
+        Not("forwards ports, which needs a kubelet; tests/plugin.rs runs the rest of it"),
+    ),
+    (
+        "kubectl patch relaypolicy web --namespace shop --type merge --patch '{\"spec\": {\"accept\"",
+        Says("patched"),
+    ),
+    (
+        "kubectl wait --namespace shop --for=condition=Programmed",
+        Says("condition met"),
+    ),
+    (
+        "curl -s localhost:15490/config",
+        Says("accept.maxConnections: RelayPolicy web"),
+    ),
+    (
+        "kubectl patch relaypolicy web --namespace shop --type merge --patch '{\"spec\": {\"backoff\"",
+        Refuses("backoff.initial"),
+    ),
+    (
+        "helm uninstall ringside",
+        Says("release \"ringside\" uninstalled"),
+    ),
+    (
+        "kubectl delete namespace shop ringside",
+        Says("namespace \"shop\" deleted"),
+    ),
     ("kubectl delete crd", Says("customresourcedefinition")),
 ];
 
@@ -152,7 +224,15 @@ fn injected(server: &ApiServer, shop: &str) -> Value {
     pod["apiVersion"] = json!("v1");
     pod["kind"] = json!("Pod");
     pod["metadata"]["name"] = json!("probe");
-    let arguments = ["--namespace", shop, "create", "--dry-run=server", "-o=json", "-f", "-"];
+    let arguments = [
+        "--namespace",
+        shop,
+        "create",
+        "--dry-run=server",
+        "-o=json",
+        "-f",
+        "-",
+    ];
     let answer = server.try_kubectl_with(&arguments, &pod.to_string());
     assert!(answer.status.success(), "{answer}");
     serde_json::from_str(&answer.out).expect("kubectl prints JSON")
@@ -198,12 +278,20 @@ fn the_document_can_be_followed() {
     follow_to(&terminal, "kubectl rollout status");
     let pod = injected(&server, namespace.name());
     let sidecar = &pod["spec"]["initContainers"][0];
-    assert_eq!((&sidecar["name"], &sidecar["restartPolicy"]), (&json!("ringside"), &json!("Always")));
+    assert_eq!(
+        (&sidecar["name"], &sidecar["restartPolicy"]),
+        (&json!("ringside"), &json!("Always"))
+    );
     let relay = json!({"name": "web", "containerPort": 15080, "protocol": "TCP"});
     let ports = sidecar["ports"].as_array().expect("ports");
     assert!(ports.contains(&relay), "{ports:?}");
     let service = server.kubectl(&[
-        "--namespace", namespace.name(), "get", "service", "web", "-o=jsonpath={.spec.ports[0].targetPort}",
+        "--namespace",
+        namespace.name(),
+        "get",
+        "service",
+        "web",
+        "-o=jsonpath={.spec.ports[0].targetPort}",
     ]);
     assert_eq!(service, "15080");
 
@@ -211,7 +299,10 @@ fn the_document_can_be_followed() {
     fleet.add("web", &[Kind::Real], controller.tls);
     let sidecar = fleet.members.values().find_map(Member::real);
     terminal.admin = sidecar.expect("one was added").admin().to_string();
-    follow_to(&terminal, "kubectl patch relaypolicy web --namespace shop --type merge --patch '{\"spec\": {\"backoff\"");
+    follow_to(
+        &terminal,
+        "kubectl patch relaypolicy web --namespace shop --type merge --patch '{\"spec\": {\"backoff\"",
+    );
 
     drop((fleet, webhooks, controller));
     follow_to(&terminal, "kubectl delete crd");
@@ -222,7 +313,10 @@ fn what_is_applied_lies_in_the_tree() {
     for Shown { command, .. } in document::commands(&document::read(DOCUMENT)) {
         for word in command.split_whitespace() {
             let is_file = word.starts_with("docs/") || word.starts_with("charts/");
-            assert!(!is_file || Path::new(project()).join(word).exists(), "{word}");
+            assert!(
+                !is_file || Path::new(project()).join(word).exists(),
+                "{word}"
+            );
         }
     }
 }

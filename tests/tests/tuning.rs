@@ -65,7 +65,8 @@ fn no_setting_is_left_out() {
     for (field, _) in Settings::default().fields() {
         let (group, name) = field.split_once('.').unwrap();
         assert!(
-            text.contains(&format!("{group}.{name}")) || text.contains(&format!("{group}: {{{name}:")),
+            text.contains(&format!("{group}.{name}"))
+                || text.contains(&format!("{group}: {{{name}:")),
             "nothing is said of {field}"
         );
     }

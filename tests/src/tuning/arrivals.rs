@@ -131,7 +131,8 @@ fn burst(side: &Side) -> anyhow::Result<Vec<f64>> {
 const HELD: usize = 95;
 
 fn small_house(side: &Side) -> Side {
-    side.clone().over(json!({"accept": {"maxConnections": 100}}))
+    side.clone()
+        .over(json!({"accept": {"maxConnections": 100}}))
 }
 
 /// Clients from `source` that have each been answered once; those that are not let in are left out.

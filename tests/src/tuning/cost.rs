@@ -20,7 +20,7 @@ pub(super) const AREA: Area = Area {
             look: "`ps -T`, `top`'s CPU",
             before: "target: \"127.0.0.1:8080\"",
             after: "target: \"unix:/run/app.sock\"",
-            figures: &["CPU, us a request (64 connections)", "p99, us"],
+            figures: &["CPU, us a request (64 connections)"],
             measure: pings_of_64,
         },
         Trial {
@@ -28,7 +28,7 @@ pub(super) const AREA: Area = Area {
             look: "RingsideEpollFallback, `ringside_backend_info`",
             before: "backend: epoll",
             after: "backend: ring",
-            figures: &["CPU, us a request (64 connections)", "p99, us"],
+            figures: &["CPU, us a request (64 connections)"],
             measure: pings_of_64,
         },
         Trial {
@@ -36,7 +36,7 @@ pub(super) const AREA: Area = Area {
             look: "the same",
             before: "backend: epoll",
             after: "backend: ring",
-            figures: &["CPU, us a request (1,000 connections)", "p99, us"],
+            figures: &["CPU, us a request (1,000 connections)"],
             measure: pings_of_1000,
         },
         Trial {
@@ -64,7 +64,7 @@ pub(super) const AREA: Area = Area {
             look: "`ringside_submission_batch_size` at `batch.max`",
             before: "batch: {max: 16}",
             after: "batch: {max: 256}",
-            figures: &["CPU, us a request (1,000 connections)", "p99, us"],
+            figures: &["CPU, us a request (1,000 connections)"],
             measure: pings_of_1000,
         },
         Trial {
@@ -72,7 +72,7 @@ pub(super) const AREA: Area = Area {
             look: "the same",
             before: "batch: {max: 256}",
             after: "batch: {max: 512}",
-            figures: &["CPU, us a request (1,000 connections)", "p99, us"],
+            figures: &["CPU, us a request (1,000 connections)"],
             measure: pings_of_1000,
         },
         Trial {
@@ -123,8 +123,7 @@ fn unbounded(side: &Side) -> Side {
 fn pings(side: &Side, connections: &str) -> anyhow::Result<Vec<f64>> {
     let stage = Stage::start(&unbounded(side))?;
     let record = stage.run(&["ping", "--connections", connections, "--seconds", SECONDS])?;
-    let p99 = super::load::number(&record, "/latency/p99_us")?;
-    Ok(vec![cpu(&record)?, p99])
+    Ok(vec![cpu(&record)?])
 }
 
 fn pings_of_64(side: &Side) -> anyhow::Result<Vec<f64>> {

@@ -18,7 +18,10 @@ pub(super) const AREA: Area = Area {
             look: "`ringside_connections_closed_total{reason=\"drain_limit\"}`",
             before: "timeouts: {drain: 1s}",
             after: "timeouts: {drain: 5s}",
-            figures: &["cut short, of 20 that need 2 s more", "ms until the process has ended"],
+            figures: &[
+                "cut short, of 20 that need 2 s more",
+                "ms until the process has ended",
+            ],
             measure: drain,
         },
         Trial {
@@ -46,7 +49,9 @@ fn begin_drain(relay: &Relay) -> anyhow::Result<()> {
 
 fn drain(side: &Side) -> anyhow::Result<Vec<f64>> {
     let server = server();
-    let side = side.clone().over(json!({"timeouts": {"drainNotice": "0s"}}));
+    let side = side
+        .clone()
+        .over(json!({"timeouts": {"drainNotice": "0s"}}));
     let mut relay = side.setup(&server.target()).start();
     let streams: Vec<Stream> = (0..20).map(|_| relay.connect()).collect();
     for stream in &streams {

@@ -70,15 +70,19 @@ impl Samples {
 /// An area's table in Markdown; `samples` has the trials' in their order.
 pub fn markdown(area: &Area, samples: &[Samples]) -> String {
     let mut text = HEADS.to_owned();
-    let figures = area.trials.iter().zip(samples).flat_map(|(trial, samples)| {
-        let figures = 0..trial.figures.len();
-        figures.map(move |figure| {
-            let ratio = samples.ratio(figure);
-            let ratio = ratio.map_or_else(|| "-".to_owned(), |ratio| format!("**x{ratio}**"));
-            let (before, after) = (samples.of(0, figure), samples.of(1, figure));
-            format!("{before} | {after} | {ratio}")
-        })
-    });
+    let figures = area
+        .trials
+        .iter()
+        .zip(samples)
+        .flat_map(|(trial, samples)| {
+            let figures = 0..trial.figures.len();
+            figures.map(move |figure| {
+                let ratio = samples.ratio(figure);
+                let ratio = ratio.map_or_else(|| "-".to_owned(), |ratio| format!("**x{ratio}**"));
+                let (before, after) = (samples.of(0, figure), samples.of(1, figure));
+                format!("{before} | {after} | {ratio}")
+            })
+        });
     for (row, figures) in rows(area).iter().zip(figures) {
         let Row {
             symptom,
@@ -116,11 +120,8 @@ impl fmt::Display for Summary {
         if self.median.is_nan() {
             return out.write_str("-");
         }
-        let (median, lowest, highest) = (
-            short(self.median),
-            short(self.lowest),
-            short(self.highest),
-        );
+        let (median, lowest, highest) =
+            (short(self.median), short(self.lowest), short(self.highest));
         if lowest == highest {
             return out.write_str(&median);
         }
