@@ -169,7 +169,7 @@ struct Terminal<'s> {
 impl Terminal<'_> {
     fn run(&self, command: &str) -> Output {
         let command = command
-            .replace("--namespace shop ", &format!("--namespace {} ", self.shop))
+            .replace("--namespace shop", &format!("--namespace {}", self.shop))
             .replace("localhost:15490", &self.admin)
             // Nobody runs the controller's pod.
             .replace(" --wait", "");
@@ -198,7 +198,7 @@ impl Terminal<'_> {
         let (says, succeeds) = match here {
             Says(says) => (*says, true),
             Refuses(says) => (*says, false),
-            Not(_) => return,
+            Not(why) => return println!("$ {command}\nleft out: {why}\n"),
         };
         let mut output = self.run(command);
         // What a sidecar tells comes a moment after what it was told.
@@ -224,6 +224,8 @@ fn injected(server: &ApiServer, shop: &str) -> Value {
     pod["apiVersion"] = json!("v1");
     pod["kind"] = json!("Pod");
     pod["metadata"]["name"] = json!("probe");
+    // As the admission plugin of the service accounts would, which this API server runs without.
+    pod["spec"]["serviceAccountName"] = json!("default");
     let arguments = [
         "--namespace",
         shop,
@@ -295,6 +297,25 @@ fn the_document_can_be_followed() {
     ]);
     assert_eq!(service, "15080");
 
+    // What the README and `docs/configuration.md` say besides.
+    terminal.follow(
+        "kubectl create deployment plain --image=nginx --namespace shop",
+        &Says("created"),
+    );
+    let readme = document::commands(&document::read("README.md"));
+    let patch = readme
+        .iter()
+        .find(|shown| shown.command.starts_with("kubectl patch deployment NAME "));
+    let patch = patch
+        .expect("the README has it")
+        .command
+        .replace("NAME ", "plain --namespace shop ");
+    terminal.follow(&patch, &Says("deployment.apps/plain patched"));
+    terminal.follow(
+        "kubectl explain relaypolicy.spec.backoff",
+        &Says("maxRetries"),
+    );
+
     let mut fleet = Fleet::new(&server, &namespace, &release.ca_pem());
     fleet.add("web", &[Kind::Real], controller.tls);
     let sidecar = fleet.members.values().find_map(Member::real);
@@ -311,7 +332,7 @@ fn the_document_can_be_followed() {
 #[test]
 fn what_is_applied_lies_in_the_tree() {
     for Shown { command, .. } in document::commands(&document::read(DOCUMENT)) {
-        for word in command.split_whitespace() {
+        for word in command.split([' ', ')']) {
             let is_file = word.starts_with("docs/") || word.starts_with("charts/");
             assert!(
                 !is_file || Path::new(project()).join(word).exists(),

@@ -1,7 +1,12 @@
 //! What documents show as code: the blocks of a language, and the commands under each heading. It reads; running them is the tests'.
 
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
+
+/// The project's folder.
+pub fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+}
 
 /// A document of the project, such as `docs/quick-start.md`.
 ///
@@ -9,7 +14,7 @@ use std::path::Path;
 /// If it is not there.
 #[track_caller]
 pub fn read(path: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+    let path = root().join(path);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
