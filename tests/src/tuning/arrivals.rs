@@ -62,7 +62,7 @@ pub(super) const AREA: Area = Area {
             look: "`rate(ringside_accept_pauses_total[1m])`",
             before: "accept: {pauseAbovePercent: 95, resumeBelowPercent: 94}",
             after: "accept: {pauseAbovePercent: 95, resumeBelowPercent: 50}",
-            figures: &["pauses a second at the limit", "connections a second"],
+            figures: &["pauses a second at the limit"],
             measure: flapping,
         },
         Trial {
@@ -181,7 +181,7 @@ fn flapping(side: &Side) -> anyhow::Result<Vec<f64>> {
     let before = pauses();
     let record = stage.run(&["churn", "--concurrency", "150", "--seconds", SECONDS])?;
     let seconds = number(&record, "/seconds")?;
-    Ok(vec![(pauses() - before) / seconds, rate(&record)?])
+    Ok(vec![(pauses() - before) / seconds])
 }
 
 fn no_answer(side: &Side) -> anyhow::Result<Vec<f64>> {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use ringside::backend::inject::{Denial, Errno, Syscalls};
 use serde_json::json;
 
-use super::load::{SECONDS, Stage, number, rate};
+use super::load::{SECONDS, Stage, cpu, number};
 use super::{Area, Side, Trial};
 use crate::await_that;
 use crate::relay::Relay;
@@ -70,7 +70,7 @@ pub(super) const AREA: Area = Area {
             after: "batch: {max: 16}",
             figures: &[
                 "refusals in 1,000 requests (a kernel that takes 16 at most)",
-                "requests a second",
+                "CPU, us a request",
             ],
             measure: small_kernel,
         },
@@ -203,7 +203,7 @@ fn small_kernel(side: &Side) -> anyhow::Result<Vec<f64>> {
     let refused = [("outcome", "eagain")];
     let refused = stage.relay.metric("submissions_total", &refused);
     let requests = number(&record, "/units")?;
-    Ok(vec![refused / requests * 1000.0, rate(&record)?])
+    Ok(vec![refused / requests * 1000.0, cpu(&record)?])
 }
 
 fn fixed_batches(side: &Side) -> anyhow::Result<Vec<f64>> {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::relay::{Kind, Route, Setup};
 
-/// The CPU that relays with one worker run on; load and application have the other one.
+/// The CPU that relays run on; load and application have the other one.
 const RELAY_CPU: &str = "1";
 
 /// What is set.
@@ -15,6 +15,8 @@ const RELAY_CPU: &str = "1";
 pub struct Side {
     backend: Kind,
     workers: u32,
+    /// Not where the number of workers is what is compared.
+    is_pinned: bool,
     is_unix: bool,
     settings: Value,
 }
@@ -36,7 +38,9 @@ impl Side {
                 _ => bail!("backend is {name}; ring and epoll are measured here"),
             },
         };
-        let workers = match fields.remove("workers") {
+        let workers = fields.remove("workers");
+        let is_pinned = workers.is_none();
+        let workers = match workers {
             None => 1,
             Some(number) => number.as_u64().context("workers is a number")?.try_into()?,
         };
@@ -46,6 +50,7 @@ impl Side {
         Ok(Self {
             backend,
             workers,
+            is_pinned,
             is_unix,
             settings: value,
         })
@@ -74,7 +79,7 @@ impl Side {
             .route(Route::new("web", target))
             .settings(self.settings.clone())
             .workers(self.workers);
-        if self.workers == 1 {
+        if self.is_pinned {
             setup.under(["taskset", "-c", RELAY_CPU])
         } else {
             setup

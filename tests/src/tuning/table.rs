@@ -129,15 +129,17 @@ impl fmt::Display for Summary {
     }
 }
 
-/// Three figures are enough.
+/// Three figures are enough, and two for what is small.
 fn short(value: f64) -> String {
     let size = value.abs();
     if size == 0.0 || size >= 99.5 {
         format!("{value:.0}")
     } else if size >= 9.95 {
         format!("{value:.1}")
-    } else {
+    } else if size >= 0.095 {
         format!("{value:.2}")
+    } else {
+        format!("{value:.3}")
     }
 }
 
