@@ -162,8 +162,9 @@ struct Terminal<'s> {
     helm: &'s Helm,
     /// The namespace that stands for `shop` wherever it is named by `--namespace`.
     shop: &'s str,
-    /// What stands for the forwarded admin port.
+    /// What stands for the sidecar's admin port, forwarded, and for the controller's.
     admin: String,
+    controller: String,
 }
 
 impl Terminal<'_> {
@@ -171,6 +172,9 @@ impl Terminal<'_> {
         let command = command
             .replace("--namespace shop", &format!("--namespace {}", self.shop))
             .replace("localhost:15490", &self.admin)
+            .replace("localhost:8080", &self.controller)
+            // Half a minute by default, which a busy machine may need more than.
+            .replace("kubectl wait ", "kubectl wait --timeout=180s ")
             // Nobody runs the controller's pod.
             .replace(" --wait", "");
         // Nobody empties namespaces.
@@ -256,6 +260,7 @@ fn the_document_can_be_followed() {
         helm: &helm,
         shop: namespace.name(),
         admin: String::new(),
+        controller: String::new(),
     };
     let shown = document::commands(&document::read(DOCUMENT));
     let mut steps = shown.iter().zip(&LIST);
@@ -324,6 +329,17 @@ fn the_document_can_be_followed() {
         &terminal,
         "kubectl patch relaypolicy web --namespace shop --type merge --patch '{\"spec\": {\"backoff\"",
     );
+
+    // How `docs/alerts.md` looks at both.
+    terminal.controller = controller.http.to_string();
+    let alerts = document::commands(&document::read("docs/alerts.md"));
+    let asked = alerts
+        .iter()
+        .filter(|shown| shown.command.starts_with("curl"));
+    let told = ["pushbackPercent", "ready", "/web"];
+    for (shown, told) in asked.zip(told) {
+        terminal.follow(&shown.command, &Says(told));
+    }
 
     drop((fleet, webhooks, controller));
     follow_to(&terminal, "kubectl delete crd");

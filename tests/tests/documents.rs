@@ -16,7 +16,7 @@ const DOCUMENTS: [(&str, usize, &str); 12] = [
     (
         "docs/alerts.md",
         5,
-        "the paths: `conformance/admin.rs`, `e2e/tests/policies.rs`; forwarding needs a kubelet",
+        "`e2e/tests/quick_start.rs`, save what forwards ports, which needs a kubelet",
     ),
     (
         "docs/configuration.md",
