@@ -1,6 +1,6 @@
 # What a user runs. `make demo` is the main job, `make test` the proof; both set up what they need.
 
-.PHONY: demo build test bench denial soak simulate coverage manifests fuzz deny sbom miri threads apiserver bench-control man page-picture dashboard-picture lint-deploy tuning
+.PHONY: demo build test bench denial soak simulate coverage manifests fuzz deny sbom miri threads apiserver bench-control man page-picture dashboard-picture lint-deploy
 
 # A relay, an application and load on this machine, with a kernel that pushes back half-way: about 30 s.
 demo: build
@@ -23,6 +23,7 @@ bench:
 	@target/release/ringside-load compare --ringside-settings file
 
 # The tables of docs/tuning.md: settings before and after, in ROUNDS rounds (5) of about four minutes. ONLY=backoff measures what sets that.
+.PHONY: tuning
 tuning:
 	@cargo build --release --quiet --package ringside --package ringside-bench --package ringside-tests --bins
 	@ROUNDS="$(ROUNDS)" ONLY="$(ONLY)" nice -n -15 target/release/tuning

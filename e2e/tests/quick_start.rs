@@ -29,15 +29,19 @@ enum Here {
 }
 use Here::{Not, Refuses, Says};
 
+/// Whose images are loaded onto nodes.
+const REGISTRY: &str = "localhost";
+
 const MACHINE: &str = "tests/tests/readme.rs runs what it runs";
 const IMAGES: &str = "the images have tests of their own, as they take minutes to build";
 const CLUSTER: &str = "needs Docker, or a node with a container runtime, or a registry";
 const KUBELET: &str = "needs a kubelet";
 
 /// All commands, in the document's order: how each begins, and what becomes of it.
-const LIST: [(&str, Here); 34] = [
+const LIST: [(&str, Here); 35] = [
     ("make demo", Not(MACHINE)),
     ("make images", Not(IMAGES)),
+    ("REGISTRY=localhost", Says("")),
     ("kind create cluster", Not(CLUSTER)),
     (
         "kind load image-archive target/images/ringside.tar",
@@ -192,6 +196,8 @@ impl Terminal<'_> {
         }
         bash.envs(self.helm.environment())
             .env("PATH", path)
+            // As the document sets it, in the one shell of its reader.
+            .env("REGISTRY", REGISTRY)
             .env("KUBECONFIG", self.server.kubeconfig())
             .output()
             .expect("bash can be started")
@@ -275,6 +281,20 @@ fn the_document_can_be_followed() {
     };
 
     follow_to(&terminal, "helm test");
+    let path = "-o=jsonpath={.spec.template.spec.containers[0].image}";
+    let image = server.kubectl(&[
+        "--namespace",
+        "ringside",
+        "get",
+        "deployment",
+        "ringside-controller",
+        path,
+    ]);
+    let named = format!(
+        "{REGISTRY}/ringside-controller:{}",
+        env!("CARGO_PKG_VERSION")
+    );
+    assert_eq!(image, named);
     // In the place of the one that its Deployment would run.
     let release = Installation::new(&server);
     let controller = release.start("one");
