@@ -138,8 +138,10 @@ fn short(value: f64) -> String {
         format!("{value:.1}")
     } else if size >= 0.095 {
         format!("{value:.2}")
-    } else {
+    } else if size >= 0.000_5 {
         format!("{value:.3}")
+    } else {
+        "<0.001".to_owned()
     }
 }
 
