@@ -361,6 +361,14 @@ fn the_document_can_be_followed() {
         terminal.follow(&shown.command, &Says(told));
     }
 
+    // `docs/upgrade.md`; `tests/chart/life.rs` looks at what stays.
+    let upgrade = document::commands(&document::read("docs/upgrade.md"));
+    let told = ["has been upgraded", "restarted", "Rollback was a success"];
+    assert_eq!(upgrade.len(), told.len());
+    for (shown, told) in upgrade.iter().zip(told) {
+        terminal.follow(&shown.command, &Says(told));
+    }
+
     drop((fleet, webhooks, controller));
     follow_to(&terminal, "kubectl delete crd");
 }

@@ -12,7 +12,7 @@ use ringside_tests::skip::build_folder;
 const BY_HAND: &str = "by hand: it is how the document's figures are made";
 
 /// Each document with commands: how many, and the tests that run them, or why there is none.
-const DOCUMENTS: [(&str, usize, &str); 12] = [
+const DOCUMENTS: [(&str, usize, &str); 13] = [
     (
         "docs/alerts.md",
         5,
@@ -38,6 +38,7 @@ const DOCUMENTS: [(&str, usize, &str); 12] = [
     ),
     ("docs/sync.md", 1, "`sync/` starts sidecars by these flags"),
     ("docs/tuning.md", 2, BY_HAND),
+    ("docs/upgrade.md", 3, "`e2e/tests/quick_start.rs`"),
     (
         "docs/watching.md",
         9,
