@@ -4,3 +4,5 @@
 mod policy;
 mod s01_install;
 mod s02_sustained_eagain;
+mod s03_fleet_limit;
+mod s04_tune_live;
