@@ -6,3 +6,4 @@ mod s01_install;
 mod s02_sustained_eagain;
 mod s03_fleet_limit;
 mod s04_tune_live;
+mod s05_rollout_drain;
