@@ -7,3 +7,4 @@ mod s02_sustained_eagain;
 mod s03_fleet_limit;
 mod s04_tune_live;
 mod s05_rollout_drain;
+mod s11_quick_start;
