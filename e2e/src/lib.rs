@@ -16,6 +16,7 @@ pub mod kubelet;
 pub mod others;
 pub mod proxy;
 pub mod running;
+pub mod story;
 pub mod watched;
 
 use std::thread;
