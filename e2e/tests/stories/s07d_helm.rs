@@ -36,7 +36,8 @@ fn s07d_upgrade_rollback_uninstall_install() {
     let served = Served::deploy(&story, 3, 5_000, |_| {});
     let load = served.clients();
     let kept = kept(&served);
-    let admission = Admission::watch(cluster, served.namespace.name());
+    let admission = Admission::of_pods(cluster, served.namespace.name());
+    let connections = Admission::of_connections(cluster);
     let helm = cluster.helm();
 
     story.step("helm upgrade");
@@ -72,7 +73,13 @@ fn s07d_upgrade_rollback_uninstall_install() {
     assert!(seen.others.is_empty(), "{seen:?}");
     story.shown(
         "pods made for trial meanwhile that got their relay; that did not",
-        format_args!("{}; 0", seen.injected),
+        format_args!("{}; 0", seen.good),
+    );
+    let seen = connections.end();
+    assert!(seen.others.is_empty(), "{seen:?}");
+    story.shown(
+        "connections to the controller's Service meanwhile; refused",
+        format_args!("{}; 0", seen.good),
     );
     load.await_more(100);
     load.assert_no_failures("during an upgrade and a rollback");
