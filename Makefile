@@ -38,6 +38,12 @@ bench:
 	@cargo build --release --quiet --package ringside --package ringside-bench
 	@target/release/ringside-load compare --ringside-settings file
 
+# The tables of docs/tuning.md: settings before and after, in ROUNDS rounds (5) of about four minutes. ONLY=backoff measures what sets that.
+.PHONY: tuning
+tuning:
+	@cargo build --release --quiet --package ringside --package ringside-bench --package ringside-tests --bins
+	@ROUNDS="$(ROUNDS)" ONLY="$(ONLY)" nice -n -15 target/release/tuning
+
 # One controller with SIDECARS (10,000) at a real API server: memory, CPU, changes, injections, statuses, restarts; about 15 minutes.
 bench-control:
 	@e2e/kubernetes/build

@@ -6,6 +6,7 @@ pub mod browser;
 pub mod cgroup;
 mod configuration;
 pub mod controller;
+pub mod document;
 pub mod fuzz;
 pub mod http;
 pub mod memory_group;
@@ -22,6 +23,7 @@ pub mod skip;
 pub mod soak;
 pub mod steady;
 pub mod traffic;
+pub mod tuning;
 
 use std::thread;
 use std::time::{Duration, Instant};

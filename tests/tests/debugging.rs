@@ -1,11 +1,12 @@
 //! `docs/debugging.md`: each of its commands is run against a relay with traffic, and shows what the document says that it shows.
 
-use std::fs;
-use std::path::Path;
+use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use ringside_tests::document;
+use ringside_tests::memory_group::MemoryGroup;
 use ringside_tests::namespaced;
 use ringside_tests::processes::{find, installed};
 use ringside_tests::relay::{Kind, Relay, Setup};
@@ -14,8 +15,11 @@ use ringside_tests::traffic::{Pattern, Server, echo};
 
 const UP: Pattern = Pattern::new(5);
 
+/// Too little for sixteen workers.
+const LITTLE_BYTES: u64 = 20 << 20;
+
 /// The commands of the document that a tool is needed for, and what each must show, in the document's order.
-const SHOWN: [(&str, &str); 11] = [
+const SHOWN: [(&str, &str); 12] = [
     ("curl", "debug"),
     ("curl", "outcome=\"all\""),
     ("ps", "worker-0"),
@@ -27,16 +31,11 @@ const SHOWN: [(&str, &str); 11] = [
     ("bpftrace", "@[SEND]"),
     ("bpftrace", "@["),
     ("ringside", "kernel"),
+    (DMESG, "(ringside)"),
 ];
 
-fn blocks() -> Vec<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/debugging.md");
-    let text = fs::read_to_string(path).unwrap();
-    let parts = text.split("```sh\n").skip(1);
-    parts
-        .map(|part| part.split("```").next().unwrap().to_owned())
-        .collect()
-}
+/// Shows something only after somebody was killed, which is another test's affair.
+const DMESG: &str = "dmesg";
 
 /// Runs a block; returns all that it said.
 fn run(block: &str, relay: &Relay) -> String {
@@ -71,7 +70,7 @@ fn may(tool: &str) -> bool {
 
 namespaced!(each_command_shows_what_the_document_says, {
     let test = "each_command_shows_what_the_document_says";
-    let blocks = blocks();
+    let blocks = document::blocks(&document::read("docs/debugging.md"), "sh");
     assert_eq!(blocks.len(), SHOWN.len(), "a command without its test");
     if !installed(test, &["curl", "ps"]) {
         return;
@@ -92,6 +91,9 @@ namespaced!(each_command_shows_what_the_document_says, {
         });
         for (block, (tool, shows)) in blocks.iter().zip(SHOWN) {
             assert!(block.contains(tool), "{tool} is not in {block}");
+            if tool == DMESG {
+                continue;
+            }
             if tool != "ringside" && find(tool).is_none() {
                 skip(test, &format!("{tool} is not installed"));
             } else if may(tool) {
@@ -108,4 +110,32 @@ namespaced!(each_command_shows_what_the_document_says, {
         client.join().unwrap();
     });
     server.check();
+});
+
+namespaced!(the_kernel_says_who_was_killed_for_memory, {
+    let test = "the_kernel_says_who_was_killed_for_memory";
+    let (block, shows) = document::blocks(&document::read("docs/debugging.md"), "sh")
+        .into_iter()
+        .zip(SHOWN)
+        .find_map(|(block, (tool, shows))| (tool == DMESG).then_some((block, shows)))
+        .expect("the document shows the kernel's log");
+    let bash = |script: &str| Command::new("bash").args(["-c", script]).output().unwrap();
+    if !bash("dmesg").status.success() {
+        return skip(test, "the kernel's log may not be read here");
+    }
+    let group = match MemoryGroup::new(LITTLE_BYTES) {
+        Ok(group) => group,
+        Err(error) => return skip(test, &format!("no memory group: {error}")),
+    };
+    let enter = format!("echo $$ >{}; exec \"$@\"", group.entrance().display());
+    let server = Server::local(echo);
+    let setup = Setup::new(Kind::Ring).to(&server).workers(16);
+    let (status, said) = setup.under(["sh", "-c", &enter, "sh"]).start_in_vain();
+    assert_eq!(status.signal(), Some(libc::SIGKILL), "{status}: {said}");
+    let output = bash(&block);
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        told.contains(shows) && told.contains("CONSTRAINT_MEMCG"),
+        "{told}"
+    );
 });

@@ -83,6 +83,21 @@ impl Helm {
         self
     }
 
+    /// Where it is.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// What has it keep its files in folders of its own, for whoever runs it by other means.
+    pub fn environment(&self) -> [(&'static str, PathBuf); 3] {
+        [
+            ("HELM_CACHE_HOME", "cache"),
+            ("HELM_CONFIG_HOME", "config"),
+            ("HELM_DATA_HOME", "data"),
+        ]
+        .map(|(variable, folder)| (variable, self.home.path().join(folder)))
+    }
+
     /// Runs it, which must succeed, and returns its standard output.
     ///
     /// # Panics
@@ -102,13 +117,7 @@ impl Helm {
     pub fn attempt(&self, arguments: &[&str]) -> Said {
         let mut command = Command::new(&self.program);
         command.args(arguments).current_dir(super::project());
-        for (variable, folder) in [
-            ("HELM_CACHE_HOME", "cache"),
-            ("HELM_CONFIG_HOME", "config"),
-            ("HELM_DATA_HOME", "data"),
-        ] {
-            command.env(variable, self.home.path().join(folder));
-        }
+        command.envs(self.environment());
         // Without one it must not find a user's.
         let nothing = self.home.path().join("no-kubeconfig");
         command.env("KUBECONFIG", self.kubeconfig.as_ref().unwrap_or(&nothing));

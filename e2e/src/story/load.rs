@@ -46,7 +46,8 @@ impl Load {
         let arguments = [&["load", &port, target], groups].concat();
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
-            "spec": {"terminationGracePeriodSeconds": 1, "containers": [container(&arguments)]},
+            // The first node is there to the end, whatever a story does to another.
+            "spec": {"nodeName": "n1", "terminationGracePeriodSeconds": 1, "containers": [container(&arguments)]},
         });
         namespace.apply(&pod.to_string());
         let pod = await_pod(namespace, name);

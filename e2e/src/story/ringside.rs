@@ -71,6 +71,8 @@ impl Ringside {
             format!("--timeout={}s", PATIENCE.as_secs()),
             "--set=image.registry=localhost,sidecar.image.registry=localhost".to_owned(),
             "--set=metrics.annotations=true,readinessProbe.periodSeconds=1".to_owned(),
+            // Nodes that are drained or lost are those of applications, unless a story says otherwise.
+            r"--set=nodeSelector.kubernetes\.io/hostname=n1".to_owned(),
             // Images that were built anew have the same name: the controller is rolled over by this.
             format!("--set-string=podAnnotations.images={}", images_built()),
         ]);

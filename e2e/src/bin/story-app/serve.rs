@@ -1,6 +1,6 @@
 //! The application: HTTP/1.1 on one address. Each answer is its pod's name; `/stream` gives the name again and again until the application
-//! ends. After SIGTERM it goes on for as long as it was told, asks clients that keep connections to close them, and then ends every stream as a
-//! stream should end. It never resets anybody.
+//! ends, and `/ready` is 200 until it is told to. After SIGTERM it goes on for as long as it was told, asks clients that keep connections to close
+//! them, and then ends every stream as a stream should end. It never resets anybody.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -96,11 +96,13 @@ async fn answer(
 ) -> Result<Response<Either<Full<Bytes>, Pieces>>, Infallible> {
     let text = Bytes::from(format!("{name}\n"));
     let is_serving = *phase.borrow() == Phase::Serving;
-    let mut response = if request.uri().path() == "/stream" {
-        Response::new(Either::Right(pieces(text, phase)))
-    } else {
-        Response::new(Either::Left(Full::new(text)))
+    let mut response = match request.uri().path() {
+        "/stream" => Response::new(Either::Right(pieces(text, phase))),
+        _ => Response::new(Either::Left(Full::new(text))),
     };
+    if request.uri().path() == "/ready" && !is_serving {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
     if !is_serving {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);

@@ -104,7 +104,8 @@ impl Pace {
             Failure::Busy {
                 wait: Some(wait), ..
             } => {
-                let spread = (*wait / 2).max(SPREAD_LEAST).max(self.spread);
+                // Not the whole fleet is sent away, so half of its time does.
+                let spread = (*wait / 2).max(SPREAD_LEAST).max(self.spread / 2);
                 *wait + spread.mul_f64(random as f64 / u64::MAX as f64)
             }
             Failure::Refused(_) | Failure::Untrusted(_) => self.refused.next(random).wait,
