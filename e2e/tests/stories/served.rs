@@ -84,12 +84,13 @@ impl Served {
         begin.elapsed()
     }
 
-    /// Waits until every sidecar has its settings from the controller, with this in them.
+    /// Waits until every sidecar runs this, and has a controller. What it was injected with may be all that it has to know: the controller's first
+    /// answer comes with the first news, or after half a minute.
     #[track_caller]
     pub(crate) fn await_settings(&self, max_connections: u64) {
         self.await_sidecars(
             &format!("maxConnections {max_connections} in every sidecar"),
-            |one| one.max_connections == max_connections && one.found_in == "controller",
+            |one| one.max_connections == max_connections && one.connected_for.is_some(),
         );
     }
 
