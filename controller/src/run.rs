@@ -65,6 +65,8 @@ pub struct Options {
     pub webhooks: String,
     /// What pods get.
     pub injection: Injection,
+    /// For how long it goes on answering webhooks once it is to end, and leads no more: API servers may be sent to it still.
+    pub linger: Duration,
 }
 
 /// Where a replica answers, once it does.
@@ -132,8 +134,9 @@ pub async fn run(
 
     let mut parts = JoinSet::new();
     parts.spawn(keeper.run(stop.clone()));
-    parts.spawn(serve_tls(server, tls, certificates.clone(), stop.clone()));
-    parts.spawn(serve_plain(plain, http::router(sources), stop.clone()));
+    let (close, closes) = watch::channel(false);
+    parts.spawn(serve_tls(server, tls, certificates.clone(), closes.clone()));
+    parts.spawn(serve_plain(plain, http::router(sources), closes));
     parts.spawn(observe::policies(
         client.clone(),
         sync.clone(),
@@ -185,6 +188,9 @@ pub async fn run(
         }
     }
     election.await.context("the election panicked")?;
+    // A pod that would be made while nobody answers would have no relay. Sidecars are told that it does not lead, and go elsewhere.
+    tokio::time::sleep(options.linger).await;
+    close.send_replace(true);
     tokio::time::sleep(Duration::from_millis(100)).await;
     parts.shutdown().await;
     Ok(())

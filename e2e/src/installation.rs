@@ -108,7 +108,14 @@ impl<'s> Installation<'s> {
     #[track_caller]
     pub fn start_at(&self, port: u16, replica: &str) -> Controller {
         let kubeconfig = self.server.kubeconfig_with_token(&self.token);
-        self.start_with(&kubeconfig, port, replica)
+        self.start_with(&kubeconfig, port, replica, 0)
+    }
+
+    /// A replica that goes on answering for so many seconds once it is told to end; the others end at once.
+    #[track_caller]
+    pub fn start_lingering(&self, replica: &str, seconds: u32) -> Controller {
+        let kubeconfig = self.server.kubeconfig_with_token(&self.token);
+        self.start_with(&kubeconfig, free_port(), replica, seconds)
     }
 
     /// A replica, which reaches the API server as `kubeconfig` says, such as through a proxy.
@@ -117,11 +124,17 @@ impl<'s> Installation<'s> {
     /// If it does not start.
     #[track_caller]
     pub fn start_by(&self, kubeconfig: &Path, replica: &str) -> Controller {
-        self.start_with(kubeconfig, free_port(), replica)
+        self.start_with(kubeconfig, free_port(), replica, 0)
     }
 
     #[track_caller]
-    fn start_with(&self, kubeconfig: &Path, port: u16, replica: &str) -> Controller {
+    fn start_with(
+        &self,
+        kubeconfig: &Path,
+        port: u16,
+        replica: &str,
+        linger_seconds: u32,
+    ) -> Controller {
         let tls = format!("127.0.0.1:{port}");
         let process = Process::start("the controller", |folder| {
             let mut command = Command::new(program().with_file_name("ringside-controller"));
@@ -131,6 +144,7 @@ impl<'s> Installation<'s> {
                 .args(["--listen", &tls, "--service-address", &tls])
                 .args(["--namespace", self.name(), "--webhooks", self.name()])
                 .args(["--pod-name", replica, "--certificate-name", "127.0.0.1"])
+                .arg(format!("--linger-seconds={linger_seconds}"))
                 .arg("--ports-file")
                 .arg(folder.join("ports"));
             command

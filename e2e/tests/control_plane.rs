@@ -331,3 +331,35 @@ fn another_replica_takes_over_and_traffic_never_notices() {
     drop(second);
     release.asked_nothing_else();
 }
+
+#[test]
+fn a_replica_that_is_told_to_end_leads_no_more_and_answers_webhooks_for_a_while() {
+    let test = "a_replica_that_is_told_to_end_leads_no_more_and_answers_webhooks_for_a_while";
+    let Some(server) = installed(test) else {
+        return;
+    };
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (release, shop) = (Installation::new(server), server.namespace("shop"));
+    let mut controller = release.start_lingering("one", 20);
+    controller.await_leading();
+    let webhooks = release.install_webhooks(shop.name(), controller.tls);
+
+    controller.process.signal(libc::SIGTERM);
+    await_some("it to lead no more, as it says", || {
+        let metrics = controller.metrics()?;
+        (metrics.sum("ringside_controller_leads", &[]) == 0.0).then_some(())
+    });
+    // As an API server asks that has not heard of its end.
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "late", "labels": {"ringside.dev/inject": "enabled"}},
+        "spec": {"containers": [{"name": "app", "image": "app", "ports": [{"containerPort": 8080}]}]},
+    });
+    let trial = ["create", "--dry-run=server", "--output=json", "-f", "-"];
+    let made = shop.try_kubectl_with(&trial, &pod.to_string());
+    assert!(made.out.contains("ringside.dev/injected"), "{made}");
+    let ended = controller.process.await_end();
+    assert!(ended.success(), "{ended}");
+    drop(webhooks);
+    release.asked_nothing_else();
+}

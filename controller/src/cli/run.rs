@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 use kube::Client;
@@ -115,6 +116,16 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "PATH", env = "RINGSIDE_PORTS_FILE")]
     ports_file: Option<PathBuf>,
 
+    /// For how long it goes on answering once it is told to end, while API servers may be sent to it still: 0 to 20 seconds
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        env = "RINGSIDE_LINGER_SECONDS",
+        default_value_t = 3,
+        value_parser = clap::value_parser!(u64).range(..=20)
+    )]
+    linger_seconds: u64,
+
     /// Which log lines are written: error, warn, info, debug or trace
     #[arg(
         long,
@@ -159,6 +170,7 @@ impl Arguments {
             names: self.certificate_name.clone(),
             webhooks: self.webhooks.clone(),
             injection,
+            linger: Duration::from_secs(self.linger_seconds),
         }
     }
 }

@@ -90,7 +90,7 @@ impl Story {
 
     /// Where evidence of this story is kept.
     pub fn folder(&self) -> PathBuf {
-        folder().join(format!("story-{}", self.number))
+        folder().join(row::file_name(self.number, &self.title))
     }
 
     /// Says what happens next.

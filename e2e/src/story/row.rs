@@ -35,7 +35,7 @@ pub struct Row {
 impl Row {
     /// Writes it, in place of an earlier run's.
     pub(super) fn write(&self) {
-        let path = folder().join(format!("story-{:02}.json", self.number));
+        let path = folder().join(format!("{}.json", file_name(self.number, &self.title)));
         let text = serde_json::to_string(self).expect("a row can be written as JSON");
         let written = fs::create_dir_all(folder()).and_then(|()| fs::write(&path, text));
         if let Err(error) = written {
@@ -57,7 +57,7 @@ pub fn rows() -> io::Result<Vec<Row>> {
             rows.push(serde_json::from_str::<Row>(&text)?);
         }
     }
-    rows.sort_by_key(|row| row.number);
+    rows.sort_by(|one, other| (one.number, &one.title).cmp(&(other.number, &other.title)));
     Ok(rows)
 }
 
@@ -86,6 +86,16 @@ pub fn table(rows: &[Row]) -> String {
     text
 }
 
+/// What a story's files are called: parts of one story have its number, and titles of their own.
+pub(super) fn file_name(number: u32, title: &str) -> String {
+    let words = title.split(|sign: char| !sign.is_ascii_alphanumeric());
+    let words: Vec<String> = words
+        .filter(|word| !word.is_empty())
+        .map(str::to_ascii_lowercase)
+        .collect();
+    format!("story-{number:02}-{}", words.join("-"))
+}
+
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ")
 }
@@ -93,6 +103,12 @@ fn cell(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_of_a_story_have_files_of_their_own() {
+        let name = file_name(7, "Things break: a node, lost");
+        assert_eq!(name, "story-07-things-break-a-node-lost");
+    }
 
     #[test]
     fn the_table_has_every_point_and_says_what_failed() {

@@ -112,6 +112,7 @@ impl Cluster<'_> {
             command
                 .args(arguments)
                 .args(["--listen=127.0.0.1:0", "--http=127.0.0.1:0"])
+                .arg("--linger-seconds=0")
                 .arg(format!("--ports-file={}", folder.join("ports").display()))
                 .env("KUBECONFIG", kubeconfig)
                 .env("RINGSIDE_POD_NAME", "one")
