@@ -71,10 +71,9 @@ fn tell(story: &Story) {
     load.assert_no_failures("before the fault");
     let before = web.metrics();
     for admin in web.sidecars().into_values() {
-        assert!(
-            leads_to(cluster, &format!("{} . 15080", admin.ip())),
-            "{admin}"
-        );
+        await_for(PATIENCE, "kube-proxy to lead to every pod", || {
+            leads_to(cluster, &format!("{} . 15080", admin.ip())).then_some(())
+        });
     }
 
     let victim = web.sidecars().into_keys().next().expect("a pod");
@@ -125,6 +124,22 @@ fn tell(story: &Story) {
     );
     let lost_ms = unix_ms();
 
+    let alert = "RingsideSustainedPushback";
+    let names_victim = |alert: &Value| alert["labels"]["pod"] == victim.as_str();
+    prometheus.await_that("the alert to be pending", || {
+        prometheus.alerts(alert).iter().any(names_victim)
+    });
+    story.took(
+        "RingsideSustainedPushback is pending in Prometheus",
+        fault.elapsed(),
+    );
+    prometheus.await_that("the alert RingsideStalls", || {
+        let alerts = prometheus.alerts("RingsideStalls");
+        alerts
+            .iter()
+            .any(|alert| names_victim(alert) && alert["state"] == "firing")
+    });
+    story.took("RingsideStalls fires", fault.elapsed());
     let degraded = policies.first(fault, PATIENCE, "the policy to be Degraded", |change| {
         change.condition("Degraded") == "True" && change.object["status"]["pods"]["ready"] == 2
     });
@@ -151,22 +166,6 @@ fn tell(story: &Story) {
     assert_eq!(page.status, 200, "{}", page.body);
     story.shown(&path.replace(shop.name(), "shop"), page.body.trim());
 
-    let alert = "RingsideSustainedPushback";
-    let names_victim = |alert: &Value| alert["labels"]["pod"] == victim.as_str();
-    prometheus.await_that("the alert to be pending", || {
-        prometheus.alerts(alert).iter().any(names_victim)
-    });
-    story.took(
-        "RingsideSustainedPushback is pending in Prometheus",
-        fault.elapsed(),
-    );
-    prometheus.await_that("the alert RingsideStalls", || {
-        let alerts = prometheus.alerts("RingsideStalls");
-        alerts
-            .iter()
-            .any(|alert| names_victim(alert) && alert["state"] == "firing")
-    });
-    story.took("RingsideStalls fires", fault.elapsed());
     prometheus.await_that("the alert to fire", || {
         let alerts = prometheus.alerts(alert);
         let others: Vec<&Value> = alerts.iter().filter(|alert| !names_victim(alert)).collect();
@@ -236,6 +235,13 @@ fn tell(story: &Story) {
         answers.contains_key(&victim).then_some(())
     });
     story.took("it answers clients again", end.elapsed());
+    prometheus.await_that("the alert to be over", || {
+        prometheus.alerts(alert).is_empty()
+    });
+    story.took(
+        "RingsideSustainedPushback is over in Prometheus",
+        end.elapsed(),
+    );
     let event = events.first(end, PATIENCE, "the Event CameBack", |change| {
         is_about(change, "CameBack", &victim)
     });
@@ -246,13 +252,6 @@ fn tell(story: &Story) {
     story.took(
         "the policy's status says 3/3 and not Degraded (written every 10 s at most)",
         well.at - end,
-    );
-    prometheus.await_that("the alert to be over", || {
-        prometheus.alerts(alert).is_empty()
-    });
-    story.took(
-        "RingsideSustainedPushback is over in Prometheus",
-        end.elapsed(),
     );
     let total = load.report().total();
     let late = total.failures_since(lost_ms);
