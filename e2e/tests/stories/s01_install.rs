@@ -1,12 +1,13 @@
 //! Install, inject, use: what somebody does first, and what comes of it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use ringside_e2e::story::{Application, Load, RELEASE, Ringside, Story, is_ready};
+use ringside_e2e::story::{Application, Load, RELEASE, Ringside, Story, await_for, is_ready};
 use serde_json::Value;
 
 /// More than the requests that are counted; metrics may lag behind by as little.
 const REQUESTS: u64 = 300;
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn s01_install_inject_use() {
@@ -71,11 +72,13 @@ fn s01_install_inject_use() {
         &["keep=keep:6:20:10000", "each=each:6:20:10000"],
     );
     load.await_more(REQUESTS);
+    await_for(PATIENCE, "answers of all pods", || {
+        (load.report().total().by_pod.len() == 3).then_some(())
+    });
     let before = web.metrics();
     let seen = load
         .assert_no_failures("traffic through the Service")
         .total();
-    assert_eq!(seen.by_pod.len(), 3, "all pods answer: {:?}", seen.by_pod);
     story.shown(
         "requests through the Service, answered by three pods",
         format_args!("{} of {}", seen.answered, seen.answered + seen.failed),

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use ringside_e2e::chart::project;
+use ringside_e2e::cluster::Cluster;
 use ringside_e2e::story::report::unix_ms;
 use ringside_e2e::story::{
     Application, Change, INJECTED_SIDECAR_IMAGE, Load, Ringside, Story, Timeline, await_for,
@@ -24,8 +25,6 @@ const UNREADY_AFTER: Duration = Duration::from_secs(2);
 const PROBE_PERIOD: Duration = Duration::from_secs(1);
 /// What a busy machine may add: a kubelet's report, a watch.
 const SLACK: Duration = Duration::from_secs(5);
-/// kube-proxy's rules follow the EndpointSlice.
-const PROXY_LAG: Duration = Duration::from_secs(2);
 /// The rule's `for` is a minute.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -42,7 +41,7 @@ fn s02_sustained_eagain() {
 }
 
 fn tell(story: &Story) {
-    let cluster = story.cluster();
+    let (cluster, begin) = (story.cluster(), Instant::now());
     story.step("three pods whose relays run under the fault injector, and clients");
     let ringside = Ringside::installed(cluster);
     load_injected_sidecar(cluster);
@@ -63,25 +62,24 @@ fn tell(story: &Story) {
     let groups = ["keep=keep:4:30:5000", "each=each:8:30:5000"];
     let load = Load::start(cluster, &shop, "clients", "web:80", &groups);
     let prometheus = prometheus(&ringside, &web, shop.name());
-    let begin = Instant::now();
     let is_programmed = |change: &Change| {
         change.condition("Programmed") == "True"
             && change.object["status"]["pods"]["summary"] == "3/3"
     };
-    policies.first(
-        begin - PATIENCE,
-        PATIENCE,
-        "the policy in effect",
-        is_programmed,
-    );
+    policies.first(begin, PATIENCE, "the policy in effect", is_programmed);
     load.await_more(100);
     load.assert_no_failures("before the fault");
     let before = web.metrics();
+    for admin in web.sidecars().into_values() {
+        await_for(PATIENCE, "kube-proxy to lead to every pod", || {
+            leads_to(cluster, &format!("{} . 15080", admin.ip())).then_some(())
+        });
+    }
 
     let victim = web.sidecars().into_keys().next().expect("a pod");
     let admin = web.sidecars()[&victim];
     story.step(&format!("EAGAIN to all that the relay of {victim} submits"));
-    let (fault, fault_ms) = (Instant::now(), unix_ms());
+    let fault = Instant::now();
     web.order(&victim, "fail-for 10m EAGAIN");
 
     await_for(PATIENCE, "the relay to back off", || {
@@ -117,8 +115,31 @@ fn tell(story: &Story) {
         |change| is_ready_endpoint(&change.object, &victim) == Some(false),
     );
     story.took("it has left the EndpointSlice", left.at - fault);
-    let lost_ms = fault_ms + (left.at - fault + PROXY_LAG).as_millis() as u64;
+    await_for(PATIENCE, "kube-proxy to follow", || {
+        (!leads_to(cluster, &format!("{} . 15080", admin.ip()))).then_some(())
+    });
+    story.took(
+        "kube-proxy of the clients' node leads to it no more",
+        fault.elapsed(),
+    );
+    let lost_ms = unix_ms();
 
+    let alert = "RingsideSustainedPushback";
+    let names_victim = |alert: &Value| alert["labels"]["pod"] == victim.as_str();
+    prometheus.await_that("the alert to be pending", || {
+        prometheus.alerts(alert).iter().any(names_victim)
+    });
+    story.took(
+        "RingsideSustainedPushback is pending in Prometheus",
+        fault.elapsed(),
+    );
+    prometheus.await_that("the alert RingsideStalls", || {
+        let alerts = prometheus.alerts("RingsideStalls");
+        alerts
+            .iter()
+            .any(|alert| names_victim(alert) && alert["state"] == "firing")
+    });
+    story.took("RingsideStalls fires", fault.elapsed());
     let degraded = policies.first(fault, PATIENCE, "the policy to be Degraded", |change| {
         change.condition("Degraded") == "True" && change.object["status"]["pods"]["ready"] == 2
     });
@@ -145,22 +166,6 @@ fn tell(story: &Story) {
     assert_eq!(page.status, 200, "{}", page.body);
     story.shown(&path.replace(shop.name(), "shop"), page.body.trim());
 
-    let alert = "RingsideSustainedPushback";
-    let names_victim = |alert: &Value| alert["labels"]["pod"] == victim.as_str();
-    prometheus.await_that("the alert to be pending", || {
-        prometheus.alerts(alert).iter().any(names_victim)
-    });
-    story.took(
-        "RingsideSustainedPushback is pending in Prometheus",
-        fault.elapsed(),
-    );
-    prometheus.await_that("the alert RingsideStalls", || {
-        let alerts = prometheus.alerts("RingsideStalls");
-        alerts
-            .iter()
-            .any(|alert| names_victim(alert) && alert["state"] == "firing")
-    });
-    story.took("RingsideStalls fires", fault.elapsed());
     prometheus.await_that("the alert to fire", || {
         let alerts = prometheus.alerts(alert);
         let others: Vec<&Value> = alerts.iter().filter(|alert| !names_victim(alert)).collect();
@@ -230,6 +235,13 @@ fn tell(story: &Story) {
         answers.contains_key(&victim).then_some(())
     });
     story.took("it answers clients again", end.elapsed());
+    prometheus.await_that("the alert to be over", || {
+        prometheus.alerts(alert).is_empty()
+    });
+    story.took(
+        "RingsideSustainedPushback is over in Prometheus",
+        end.elapsed(),
+    );
     let event = events.first(end, PATIENCE, "the Event CameBack", |change| {
         is_about(change, "CameBack", &victim)
     });
@@ -240,13 +252,6 @@ fn tell(story: &Story) {
     story.took(
         "the policy's status says 3/3 and not Degraded (written every 10 s at most)",
         well.at - end,
-    );
-    prometheus.await_that("the alert to be over", || {
-        prometheus.alerts(alert).is_empty()
-    });
-    story.took(
-        "RingsideSustainedPushback is over in Prometheus",
-        end.elapsed(),
     );
     let total = load.report().total();
     let late = total.failures_since(lost_ms);
@@ -277,6 +282,18 @@ fn prometheus(ringside: &Ringside, web: &Application, namespace: &str) -> Promet
     let prometheus = Prometheus::start(&targets, &rules);
     prometheus.await_scrapes(targets.len());
     prometheus
+}
+
+/// Whether the rules of the first node's kube-proxy lead to an endpoint, `ADDRESS . PORT`.
+fn leads_to(cluster: &Cluster, endpoint: &str) -> bool {
+    let mut rules = cluster.node_command(1, "nft");
+    let rules = rules.args(["list", "table", "ip", "kube-proxy"]).output();
+    let rules = rules.expect("nft can be started");
+    assert!(
+        rules.status.success() && !rules.stdout.is_empty(),
+        "{rules:?}"
+    );
+    String::from_utf8_lossy(&rules.stdout).contains(endpoint)
 }
 
 fn metrics(web: &Application, admin: SocketAddr) -> Option<Metrics> {

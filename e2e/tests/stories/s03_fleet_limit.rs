@@ -24,7 +24,7 @@ fn s03_fleet_limit() {
     let Some(story) = Story::begin(3, "The fleet limit") else {
         return;
     };
-    let cluster = story.cluster();
+    let (cluster, begin) = (story.cluster(), Instant::now());
     story.step("four pods whose relays run under the fault injector, of which half may be unready; and clients");
     let ringside = Ringside::installed(cluster);
     load_injected_sidecar(cluster);
@@ -53,8 +53,7 @@ fn s03_fleet_limit() {
         change.condition("Programmed") == "True"
             && change.object["status"]["pods"]["summary"] == "4/4"
     };
-    let start = Instant::now() - PATIENCE;
-    policies.first(start, PATIENCE, "the policy in effect", is_well);
+    policies.first(begin, PATIENCE, "the policy in effect", is_well);
 
     let all = Fleet {
         story: &story,

@@ -33,7 +33,7 @@ fn s04_tune_live() {
     let Some(story) = Story::begin(4, "Tune live") else {
         return;
     };
-    let cluster = story.cluster();
+    let (cluster, start) = (story.cluster(), Instant::now());
     story.step("three pods, and clients that keep connections and hold streams");
     Ringside::installed(cluster);
     let shop = story.namespace("shop");
@@ -85,12 +85,7 @@ fn s04_tune_live() {
             && change.object["status"]["observedGeneration"]
                 == change.object["metadata"]["generation"]
     };
-    let programmed = policies.first(
-        Instant::now() - PATIENCE,
-        PATIENCE,
-        "Programmed",
-        is_programmed,
-    );
+    let programmed = policies.first(start, PATIENCE, "Programmed", is_programmed);
     story.shown("Programmed", condition(&programmed.object, "Programmed"));
     let tuned = configs(&web);
 

@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 const PODS: u32 = 3;
 /// A CronJob's minute comes within one, and its pod takes seconds.
 const PATIENCE: Duration = Duration::from_secs(180);
+/// For how long an application goes on after SIGTERM: until kubelet, EndpointSlice and kube-proxy have followed, also where they share two cores
+/// with everything else.
+const LINGER_MS: &str = "8000";
 /// Answers to each group of clients after each change, so that what it did was met.
 const ANSWERS: u64 = 60;
 
@@ -48,7 +51,7 @@ fn s05_rollout_drain() {
         // It goes out of its Service as soon as it is told to end, as applications should: the last pod of all has nobody that Services would rather
         // lead to. The kubelet asks the application itself, which therefore listens outside as well.
         let container = &mut deployment["spec"]["template"]["spec"]["containers"][0];
-        container["args"][1] = json!("0.0.0.0:8080");
+        container["args"] = json!(["serve", "0.0.0.0:8080", LINGER_MS]);
         container["readinessProbe"] = json!({
             "httpGet": {"path": "/ready", "port": 8080}, "periodSeconds": 1, "failureThreshold": 1,
         });
