@@ -1,6 +1,6 @@
 # What a user runs. `make demo` is the main job, `make test` the proof; both set up what they need.
 
-.PHONY: demo build test bench denial soak simulate coverage manifests fuzz deny sbom miri threads apiserver cluster cluster-down cluster-shell bench-control bench-fleet man page-picture dashboard-picture lint-deploy images
+.PHONY: demo build test bench denial soak simulate coverage manifests fuzz deny sbom miri threads apiserver cluster cluster-down cluster-shell e2e bench-control bench-fleet man page-picture dashboard-picture lint-deploy images
 
 # A relay, an application and load on this machine, with a kernel that pushes back half-way: about 30 s.
 demo: build
@@ -28,6 +28,10 @@ cluster-down:
 # A shell in its network, with kubectl and helm.
 cluster-shell:
 	@e2e/cluster/shell
+
+# The stories, on a real cluster in namespaces of this machine; STORY tells those of one file, such as s02; the table is target/stories/table.md.
+e2e:
+	@e2e/run
 
 # HAProxy, nginx and Ringside on the same work, side by side: about 5 minutes.
 bench:

@@ -17,6 +17,7 @@ pub mod kubelet;
 pub mod others;
 pub mod proxy;
 pub mod running;
+pub mod story;
 pub mod usage;
 pub mod watched;
 pub mod workloads;
