@@ -2,3 +2,7 @@
 //! which they are told; they run one after another.
 
 mod s01_install;
+mod s06_hardened;
+mod s08_applications;
+mod s09_interception;
+mod s10_outbound;

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
-use kube::api::ListParams;
+use kube::api::{DeleteParams, ListParams};
 use kube::{Api, Client, ResourceExt};
 use ringside_api::resources::RelayPolicy;
 use ringside_api::sync::PodIdentity;
@@ -80,6 +80,15 @@ pub(crate) fn list(items: impl Iterator<Item = Value>) -> String {
     json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string()
 }
 
+/// The native sidecar of a pod that was injected.
+fn sidecar(pod: &Pod) -> Option<&Container> {
+    let initial = pod.spec.as_ref()?.init_containers.iter().flatten();
+    let mut ours = initial.filter(|container| {
+        container.name == "ringside" && container.restart_policy.as_deref() == Some("Always")
+    });
+    ours.next()
+}
+
 /// Where the fleet is.
 pub(crate) struct Place {
     pub(crate) client: Client,
@@ -125,11 +134,22 @@ impl Place {
         }
     }
 
-    /// Who its pods are, each with a token, and with what the webhook has stamped on it.
-    ///
-    /// # Panics
-    /// If one of them was not injected, or does not run.
-    pub(crate) async fn pods(&self) -> Vec<Made> {
+    /// Deletes the pods that have no relay, since the webhook did not answer in time: their Deployments make others. Returns how many
+    /// there were, and how many have one.
+    pub(crate) async fn delete_uninjected(&self) -> (usize, usize) {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        let all = self.all_pods().await;
+        let without = all.iter().filter(|pod| sidecar(pod).is_none());
+        let names: Vec<String> = without.map(ResourceExt::name_any).collect();
+        for name in &names {
+            pods.delete(name, &DeleteParams::default())
+                .await
+                .expect("a pod can be deleted");
+        }
+        (names.len(), all.len() - names.len())
+    }
+
+    async fn all_pods(&self) -> Vec<Pod> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
         let (mut all, mut from) = (Vec::new(), None);
         loop {
@@ -146,19 +166,19 @@ impl Place {
                 break;
             }
         }
+        all.retain(|pod| pod.metadata.deletion_timestamp.is_none());
+        all
+    }
+
+    /// Who its pods are, each with a token, and with what the webhook has stamped on it.
+    ///
+    /// # Panics
+    /// If one of them was not injected.
+    pub(crate) async fn pods(&self) -> Vec<Made> {
+        let all = self.all_pods().await;
         let one = |pod: Pod| async move {
             let name = pod.name_any();
-            let initial = pod
-                .spec
-                .iter()
-                .flat_map(|spec| spec.init_containers.iter().flatten());
-            let sidecar = initial
-                .clone()
-                .find(|container| container.name == "ringside");
-            assert!(
-                sidecar.is_some_and(|sidecar| sidecar.restart_policy.as_deref() == Some("Always")),
-                "the pod {name} was not injected"
-            );
+            assert!(sidecar(&pod).is_some(), "the pod {name} was not injected");
             let ca = pod.annotations().get("ringside.dev/controller-ca").cloned();
             let token = identity::token_living(
                 &self.client,
