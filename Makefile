@@ -1,6 +1,6 @@
 # What a user runs. `make demo` is the main job, `make test` the proof; both set up what they need.
 
-.PHONY: demo build test bench denial soak simulate coverage manifests fuzz deny sbom miri threads apiserver cluster cluster-down cluster-shell e2e bench-control man page-picture dashboard-picture lint-deploy images
+.PHONY: demo build test bench denial soak simulate coverage manifests fuzz deny sbom miri threads apiserver cluster cluster-down cluster-shell e2e bench-control bench-fleet man page-picture dashboard-picture lint-deploy images
 
 # A relay, an application and load on this machine, with a kernel that pushes back half-way: about 30 s.
 demo: build
@@ -49,6 +49,14 @@ bench-control:
 	@e2e/kubernetes/build
 	@cargo build --release --quiet --package ringside --package ringside-controller --package ringside-e2e --bins
 	@SIDECARS="$(SIDECARS)" IDLE_SECONDS="$(IDLE_SECONDS)" target/release/control-bench
+
+# Deployments of PODS (5,000) with POLICIES (50) at a real API server, injected, run by KWOK, each with a sidecar's own client: install, changes,
+# pushback of all, restarts, and what each program takes; about 10 minutes. Builds what is missing first.
+bench-fleet:
+	@e2e/kubernetes/build etcd kube-apiserver kube-controller-manager kube-scheduler kubectl
+	@e2e/tools/build kwok
+	@cargo build --release --quiet --package ringside --package ringside-controller --package ringside-e2e --bins
+	@PODS="$(PODS)" POLICIES="$(POLICIES)" target/release/fleet-bench
 
 # How much slower others' answers become under each attack of the denial tests, beside what the attack costs the machine: about 8
 # minutes. Fails where the relay makes them more than twice as slow. The table is target/denial.md.

@@ -8,6 +8,7 @@ pub mod caller;
 pub mod chart;
 pub mod cluster;
 pub mod definitions;
+pub mod figures;
 pub mod fleet;
 pub mod forwarder;
 pub mod identity;
@@ -17,7 +18,9 @@ pub mod others;
 pub mod proxy;
 pub mod running;
 pub mod story;
+pub mod usage;
 pub mod watched;
+pub mod workloads;
 
 use std::thread;
 use std::time::{Duration, Instant};

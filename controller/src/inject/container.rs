@@ -79,8 +79,10 @@ pub(super) fn parts(
 fn container_ports(ports: &Ports) -> Vec<Value> {
     let port =
         |name: &str, number: u16| json!({"name": name, "containerPort": number, "protocol": "TCP"});
-    // Where an intercepting relay listens is nobody's to name: it refuses all but what the kernel redirects to it.
-    let named = ports.relays.iter().filter(|relay| !relay.intercepts());
+    // Where an intercepting relay listens is nobody's to name: it refuses all but what the kernel redirects to it. One on the loopback is
+    // for the pod alone.
+    let is_reached = |relay: &&Relay| !relay.intercepts() && !relay.listen.0.ip().is_loopback();
+    let named = ports.relays.iter().filter(is_reached);
     let relays = named.map(|relay| port(&relay.name, relay.listen.0.port()));
     relays.chain([port(ADMIN_PORT_NAME, ports.admin)]).collect()
 }

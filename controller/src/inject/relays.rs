@@ -2,7 +2,7 @@
 //! declares; and one for each port that is intercepted. It owns their names, their ports and how collisions end; nothing here is refused, only warned of.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ringside_api::config::RELAYS_MAX;
 use ringside_api::sentence::quoted;
@@ -13,8 +13,11 @@ use super::interception::{self, INTERCEPT_ANNOTATION};
 use super::pod::Pod;
 use super::skip::Skip;
 
-/// What to relay: `NAME=LISTEN:TARGET`, several separated by commas.
+/// What to relay: `NAME=LISTEN:TARGET`, several separated by commas. LISTEN is a port, or `localhost:` and a port.
 pub const RELAY_ANNOTATION: &str = "ringside.dev/relay";
+
+/// What LISTEN begins with where only who is in the pod may connect.
+const LOCAL: &str = "localhost:";
 
 /// The relays whose target is told who the client is, separated by commas.
 pub const PROXY_PROTOCOL_ANNOTATION: &str = "ringside.dev/proxy-protocol";
@@ -43,6 +46,8 @@ pub(super) struct Wanted {
     pub(super) name: String,
     /// `None`: any port.
     pub(super) listen: Option<u16>,
+    /// Only for who is in the pod: a way out of it, by which nobody else gets at what it leads to.
+    is_local: bool,
     target: Target,
 }
 
@@ -121,12 +126,13 @@ fn annotated(pod: &Pod<'_>, warnings: &mut Vec<String>) -> Vec<Wanted> {
 
 /// One item, `NAME=LISTEN:TARGET`.
 fn read(item: &str) -> Result<Wanted, String> {
-    const ALLOWED: &str =
-        "write NAME=LISTEN:TARGET, such as web=15080:8080 or db=15432:unix:/run/db.sock";
-    let Some(((name, ways), (listen, target))) = item
-        .split_once('=')
-        .and_then(|parts| Some((parts, parts.1.split_once(':')?)))
-    else {
+    const ALLOWED: &str = "write NAME=LISTEN:TARGET, such as web=15080:8080, db=15432:unix:/run/db.sock or out=localhost:5432:db:5432";
+    let parts = item.split_once('=').and_then(|(name, ways)| {
+        let outward = ways.trim().strip_prefix(LOCAL);
+        let (listen, target) = outward.unwrap_or(ways).split_once(':')?;
+        Some((name, ways, outward.is_some(), listen, target))
+    });
+    let Some((name, ways, is_local, listen, target)) = parts else {
         return Err(format!("{} is no relay: {ALLOWED}", quoted(item)));
     };
     let (name, listen, target) = (name.trim(), listen.trim(), target.trim());
@@ -173,6 +179,7 @@ fn read(item: &str) -> Result<Wanted, String> {
     Ok(Wanted {
         name: name.to_owned(),
         listen: Some(listen),
+        is_local,
         target,
     })
 }
@@ -218,6 +225,7 @@ fn derived(pod: &Pod<'_>, intercepted: &[u16], warnings: &mut Vec<String>) -> Ve
         Some(Wanted {
             name,
             listen: None,
+            is_local: false,
             target: Target::Address(SocketAddr::from(([127, 0, 0, 1], number))),
         })
     };
@@ -235,6 +243,7 @@ fn intercepting(port: u16, others: &[Wanted]) -> Option<Wanted> {
     Some(Wanted {
         name,
         listen: None,
+        is_local: false,
         target: Target::Original { port },
     })
 }
@@ -247,12 +256,8 @@ fn place(
     warnings: &mut Vec<String>,
 ) -> Ports {
     let mut taken = of_application.clone();
-    // Whatever a relay leads to is listened on already, declared or not.
-    taken.extend(wanted.iter().filter_map(|relay| match &relay.target {
-        Target::Address(address) => Some(address.port()),
-        Target::Host { port, .. } | Target::Original { port } => Some(*port),
-        Target::Unix(_) => None,
-    }));
+    // What a relay leads to in the pod is listened on already, declared or not; a port of another host's is free here.
+    taken.extend(wanted.iter().filter_map(|relay| port_of_pod(&relay.target)));
     let mut listens: Vec<Option<u16>> = Vec::with_capacity(wanted.len());
     for relay in &wanted {
         listens.push(relay.listen.filter(|port| taken.insert(*port)));
@@ -275,7 +280,7 @@ fn place(
             continue;
         };
         let moved = relay.listen.filter(|asked| *asked != port);
-        if let Some(asked) = moved.filter(|asked| leads_to_pod(&relay.target, *asked))
+        if let Some(asked) = moved.filter(|asked| port_of_pod(&relay.target) == Some(*asked))
             && !of_application.contains(&asked)
         {
             warnings.push(format!(
@@ -293,7 +298,11 @@ fn place(
         }
         relays.push(Relay {
             name: relay.name,
-            listen: Listen(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))),
+            listen: Listen(if relay.is_local {
+                SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+            } else {
+                SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
+            }),
             target: relay.target,
             proxy_protocol: ProxyProtocol::None,
         });
@@ -301,15 +310,16 @@ fn place(
     Ports { relays, admin }
 }
 
-/// Whether a target is this port of the pod itself, as far as its address tells.
-fn leads_to_pod(target: &Target, number: u16) -> bool {
+/// The port of the pod itself that a target is, as far as its address tells.
+fn port_of_pod(target: &Target) -> Option<u16> {
     match target {
         Target::Address(address) => {
             let ip = address.ip().to_canonical();
-            address.port() == number && (ip.is_loopback() || ip.is_unspecified())
+            (ip.is_loopback() || ip.is_unspecified()).then(|| address.port())
         }
-        Target::Host { host, port } => *port == number && host.eq_ignore_ascii_case("localhost"),
-        Target::Original { .. } | Target::Unix(_) => false,
+        Target::Host { host, port } => host.eq_ignore_ascii_case("localhost").then_some(*port),
+        Target::Original { port } => Some(*port),
+        Target::Unix(_) => None,
     }
 }
 

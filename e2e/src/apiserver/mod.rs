@@ -19,8 +19,8 @@ pub(crate) use certificates::{Authority, Identity, random_token};
 pub(crate) use folder::Folder;
 pub(crate) use kubectl::unique;
 pub use kubectl::{Answer, Namespace};
-pub(crate) use programs::cache;
 pub use programs::version;
+pub(crate) use programs::{cache, find_program};
 pub use tokens::signed_by_a_stranger;
 
 use std::borrow::Borrow;
@@ -165,6 +165,11 @@ impl ApiServer {
         let text = serde_json::to_string(kubeconfig).expect("a kubeconfig can be written");
         let name = format!("{}.kubeconfig", kubectl::unique("user"));
         self.folder.write(&name, text)
+    }
+
+    /// Where its keys and certificates are.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// How `kube` is to reach it as whoever may do everything.

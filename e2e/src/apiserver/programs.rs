@@ -44,6 +44,18 @@ impl Programs {
     }
 }
 
+/// Another program of Kubernetes, or the sentence that says what to do about there being none.
+pub(crate) fn find_program(name: &str) -> Result<PathBuf, String> {
+    let path = folder()?.0.join(name);
+    let missing = || {
+        format!(
+            "there is no {}: `e2e/kubernetes/build {name}` builds it, with Go alone",
+            path.display()
+        )
+    };
+    path.is_file().then(|| path.clone()).ok_or_else(missing)
+}
+
 /// The version of Kubernetes that the tests build, such as `v1.36.3`.
 pub fn version() -> &'static str {
     let required = GO_MOD

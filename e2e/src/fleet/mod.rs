@@ -4,16 +4,18 @@
 //! It owns the pods, their sidecars, the probing and the sampling, and ends all of them when it is dropped. It says nothing of
 //! what should be: that is the tests'.
 
+pub mod crowd;
 pub mod sampling;
 pub mod stub;
 
 mod pod;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Client, ResourceExt};
 use ringside_api::sync::PodIdentity;
@@ -207,28 +209,26 @@ async fn make(
     made
 }
 
-/// Tells the API server of each change of readiness, as a kubelet's probes do.
-async fn probe(kubelet: Kubelet, sampler: Arc<Sampler>) {
-    let mut told: Vec<String> = Vec::new();
+/// Tells the API server of each change of readiness that `sampler` sees, as a kubelet's probes do; it never ends by itself.
+pub async fn probe(kubelet: Kubelet, sampler: Arc<Sampler>) {
+    let mut told: BTreeSet<String> = BTreeSet::new();
     loop {
         tokio::time::sleep(PROBE_EVERY).await;
-        let away = sampler.away();
-        let changed: Vec<(String, bool)> = told
-            .iter()
-            .filter(|name| !away.contains(name))
-            .map(|name| (name.clone(), true))
-            .chain(
-                away.iter()
-                    .filter(|name| !told.contains(name))
-                    .map(|name| (name.clone(), false)),
-            )
-            .collect();
-        for (name, ready) in changed {
+        let away: BTreeSet<String> = sampler.away().into_iter().collect();
+        let back = told.difference(&away).map(|name| (name.clone(), true));
+        let gone = away.difference(&told).map(|name| (name.clone(), false));
+        let changed: Vec<(String, bool)> = back.chain(gone).collect();
+        let telling = stream::iter(changed).map(|(name, ready)| {
+            let kubelet = &kubelet;
+            async move { (kubelet.set_ready(&name, ready).await.is_ok(), name, ready) }
+        });
+        let mut telling = telling.buffer_unordered(AT_ONCE);
+        while let Some((is_told, name, ready)) = telling.next().await {
             // A pod that is gone meanwhile needs no word; any other is told again.
-            if kubelet.set_ready(&name, ready).await.is_ok() && !ready {
-                told.push(name);
+            if is_told && !ready {
+                told.insert(name);
             } else {
-                told.retain(|known| *known != name);
+                told.remove(&name);
             }
         }
     }

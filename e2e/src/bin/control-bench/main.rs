@@ -4,34 +4,25 @@
 //! It owns the order of the measurements and the table. The sidecars are the sidecar's own client ([`ringside_e2e::fleet::stub`]),
 //! thousands of them in this process, each with its own pod, token and TLS connection; only what a relay would tell of itself is made up.
 
-mod fleet;
 mod injections;
 mod pods;
-mod usage;
 
 use std::time::{Duration, Instant};
 
 use ringside_e2e::apiserver::ApiServer;
 use ringside_e2e::definitions::install;
+use ringside_e2e::figures::{Table, number, quantile, raise_descriptors};
+use ringside_e2e::fleet::crowd::Crowd;
 use ringside_e2e::installation::{Controller, Installation};
+use ringside_e2e::usage::Usage;
 use ringside_tests::processes::free_port;
 use tokio::runtime::Builder;
-
-use fleet::Fleet;
-use usage::Usage;
 
 /// Namespaces; each has a policy, and its share of the pods.
 const NAMESPACES: usize = 10;
 
 /// Changes of a policy whose way into all sidecars is timed.
 const CHANGES: usize = 5;
-
-/// What is asked of a figure, and what it was.
-struct Row {
-    what: &'static str,
-    asked: &'static str,
-    measured: String,
-}
 
 fn main() {
     let sidecars = number("SIDECARS", 10_000);
@@ -45,37 +36,14 @@ fn main() {
         .enable_all()
         .build()
         .expect("a runtime");
-    let rows = runtime.block_on(measure(&server, sidecars, idle));
-    println!("\n| {sidecars} sidecars, one controller | asked | measured |\n|---|---|---|");
-    for Row {
-        what,
-        asked,
-        measured,
-    } in rows
-    {
-        println!("| {what} | {asked} | {measured} |");
-    }
+    let table = runtime.block_on(measure(&server, sidecars, idle));
+    table.print(&format!("{sidecars} sidecars, one controller"));
 }
 
-fn number(name: &str, default: usize) -> usize {
-    let given = std::env::var(name).ok().filter(|text| !text.is_empty());
-    given.map_or(default, |text| {
-        text.parse()
-            .unwrap_or_else(|_| panic!("{name} is {text:?}, but must be a number"))
-    })
-}
-
-async fn measure(server: &ApiServer, sidecars: usize, idle: Duration) -> Vec<Row> {
+async fn measure(server: &ApiServer, sidecars: usize, idle: Duration) -> Table {
     raise_descriptors(sidecars as u64 + 2_048);
-    let mut rows = Vec::new();
-    let mut row = |what, asked, measured: String| {
-        println!("{what}: {measured}");
-        rows.push(Row {
-            what,
-            asked,
-            measured,
-        });
-    };
+    let mut table = Table::default();
+    let mut row = |what, asked, measured| table.row(what, asked, measured);
     let namespaces: Vec<_> = (0..NAMESPACES)
         .map(|index| server.namespace(&format!("fleet-{index}")))
         .collect();
@@ -84,16 +52,20 @@ async fn measure(server: &ApiServer, sidecars: usize, idle: Duration) -> Vec<Row
         namespace.apply(&policy("web", "web", 64));
     }
     let begin = Instant::now();
-    let pods = pods::make(server, &namespaces, sidecars).await;
+    let mut pods = pods::make(server, &namespaces, sidecars).await;
     println!(
         "{sidecars} pods with tokens were made in {:.0} s",
         begin.elapsed().as_secs_f64()
     );
 
     let controller = started(&installation, free_port());
-    let empty = Usage::of(&controller.process);
+    let empty = usage(&controller);
+    let ca = installation.ca_pem();
+    for pod in &mut pods {
+        pod.ca.clone_from(&ca);
+    }
     let begin = Instant::now();
-    let fleet = Fleet::start(&installation, &controller, pods);
+    let fleet = Crowd::start(controller.tls, pods);
     fleet.all_connected_since(begin).await;
     let all = begin.elapsed().as_secs_f64();
     row(
@@ -105,9 +77,9 @@ async fn measure(server: &ApiServer, sidecars: usize, idle: Duration) -> Vec<Row
 
     // Long enough for what the beginning left behind to be over.
     tokio::time::sleep(Duration::from_secs(45)).await;
-    let before = Usage::of(&controller.process);
+    let before = usage(&controller);
     tokio::time::sleep(idle).await;
-    let after = Usage::of(&controller.process);
+    let after = usage(&controller);
     let core = after.cpu_since(&before);
     row(
         "CPU when nothing changes",
@@ -125,7 +97,12 @@ async fn measure(server: &ApiServer, sidecars: usize, idle: Duration) -> Vec<Row
 
     let mut changes = Vec::new();
     for change in 0..CHANGES {
-        changes.extend(fleet.change(server, 128 + change as u32).await);
+        let policy = format!(
+            "{{apiVersion: ringside.dev/v1alpha1, kind: ClusterRelayPolicy, metadata: {{name: default}}, spec: {{batch: {{max: {}}}}}}}",
+            128 + change
+        );
+        let apply = || drop(server.apply(&policy));
+        changes.extend(fleet.changed("", apply).await);
     }
     row(
         "a change of the ClusterRelayPolicy live in all",
@@ -141,7 +118,7 @@ async fn measure(server: &ApiServer, sidecars: usize, idle: Duration) -> Vec<Row
     let (mut took, missed) = {
         let namespace = namespaces[0].name();
         let duration = Duration::from_secs(20);
-        injections::at(controller.tls, fleet.ca(), namespace, 100, duration)
+        injections::at(controller.tls, &ca, namespace, 100, duration)
     };
     row(
         "injections at 100/s, beside the fleet",
@@ -156,7 +133,7 @@ async fn measure(server: &ApiServer, sidecars: usize, idle: Duration) -> Vec<Row
     );
 
     let before = metric(&controller, "ringside_controller_status_writes_total");
-    let cpu = Usage::of(&controller.process);
+    let cpu = usage(&controller);
     let flaps = fleet.flap(Duration::from_secs(120)).await;
     let written = metric(&controller, "ringside_controller_status_writes_total") - before;
     let each = written / (NAMESPACES + 1) as f64 / 2.0;
@@ -166,10 +143,10 @@ async fn measure(server: &ApiServer, sidecars: usize, idle: Duration) -> Vec<Row
         format!(
             "{each:.1} a minute and policy, at {:.0} changes a second; {:.2} of a core",
             flaps as f64 / 120.0,
-            Usage::of(&controller.process).cpu_since(&cpu)
+            usage(&controller).cpu_since(&cpu)
         ),
     );
-    let settled = Usage::of(&controller.process);
+    let settled = usage(&controller);
     row(
         "resident memory after all of that",
         "at most 256 MiB",
@@ -204,10 +181,7 @@ async fn measure(server: &ApiServer, sidecars: usize, idle: Duration) -> Vec<Row
     row(
         "resident memory after the restart",
         "at most 256 MiB",
-        format!(
-            "at most {:.0} MiB",
-            Usage::of(&controller.process).resident_most_mib
-        ),
+        format!("at most {:.0} MiB", usage(&controller).resident_most_mib),
     );
 
     end(&mut controller, libc::SIGTERM);
@@ -230,7 +204,7 @@ async fn measure(server: &ApiServer, sidecars: usize, idle: Duration) -> Vec<Row
         ),
     );
     drop(controller);
-    rows
+    table
 }
 
 /// A replica that has read the cluster.
@@ -245,6 +219,10 @@ fn end(controller: &mut Controller, signal: i32) {
     controller.process.await_end();
 }
 
+fn usage(controller: &Controller) -> Usage {
+    Usage::of(controller.process.pid())
+}
+
 fn metric(controller: &Controller, name: &str) -> f64 {
     let metrics = controller.metrics().expect("the controller's metrics");
     metrics.sum(name, &[])
@@ -255,23 +233,4 @@ fn policy(name: &str, app: &str, batch: u32) -> String {
         "{{apiVersion: ringside.dev/v1alpha1, kind: RelayPolicy, metadata: {{name: {name}}}, spec: \
          {{podSelector: {{matchLabels: {{app: {app}}}}}, batch: {{min: {batch}}}}}}}"
     )
-}
-
-/// The value below which `share` of all lie.
-fn quantile(values: &mut [f64], share: f64) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let index = (values.len() as f64 * share).ceil() as usize;
-    values
-        .get(index.clamp(1, values.len().max(1)) - 1)
-        .copied()
-        .unwrap_or(f64::NAN)
-}
-
-/// Lets this process, and the controller that it starts, have so many descriptors.
-fn raise_descriptors(wanted: u64) {
-    let raised = ringside::backend::descriptors::raise_limit().unwrap_or(0);
-    assert!(
-        raised >= wanted,
-        "at most {raised} descriptors can be open here, and {wanted} are needed: ask for fewer SIDECARS"
-    );
 }

@@ -9,6 +9,7 @@ use kube::{Api, Resource, ResourceExt};
 use ringside_api::resources::RelayPolicy;
 use ringside_api::sync::PodIdentity;
 use ringside_e2e::apiserver::{ApiServer, Namespace};
+use ringside_e2e::fleet::crowd::Made;
 use ringside_e2e::identity;
 use ringside_e2e::kubelet::Kubelet;
 use serde_json::json;
@@ -19,13 +20,7 @@ const AT_ONCE: usize = 64;
 /// How long the tokens are good: longer than the whole of it takes.
 const TOKEN_LIFE: Duration = Duration::from_secs(4 * 3600);
 
-/// A pod, and what its sidecar shows.
-pub(crate) struct Made {
-    pub(crate) identity: PodIdentity,
-    pub(crate) token: String,
-}
-
-/// Makes `count` pods, spread over the namespaces.
+/// Makes `count` pods, spread over the namespaces; by what they trust the controller is known later.
 pub(crate) async fn make(
     server: &ApiServer,
     namespaces: &[Namespace<'_>],
@@ -71,6 +66,7 @@ pub(crate) async fn make(
                     name,
                 },
                 token,
+                ca: String::new(),
             })
         }
     };

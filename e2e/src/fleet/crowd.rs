@@ -1,16 +1,15 @@
-//! All sidecars together: started, watched until they are where they should be, made to change.
+//! Thousands of stubbed sidecars in this process, for benchmarks: started, watched until they are where they should be, made to change.
 //!
-//! It owns them, and they end with it.
+//! It owns them, and they end with it. It makes no pods, and measures nothing but what the sidecars themselves see.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringside::settings::controller::Outcome;
-use ringside_e2e::apiserver::ApiServer;
-use ringside_e2e::fleet::stub::{Manner, Speaker, Stub, Stubbed};
-use ringside_e2e::installation::{Controller, Installation};
+use ringside_api::sync::PodIdentity;
 
-use crate::pods::Made;
+use super::stub::{Manner, Speaker, Stub, Stubbed};
 
 /// How long anything is waited for.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -24,78 +23,101 @@ const MANNER: Manner = Manner {
 /// Sidecars that change in a second while they flap.
 const FLAPS_PER_SECOND: usize = 100;
 
-pub(crate) struct Fleet {
+/// A pod, and what its sidecar shows.
+#[derive(Debug)]
+pub struct Made {
+    /// The pod.
+    pub identity: PodIdentity,
+    /// Its token.
+    pub token: String,
+    /// By which it trusts the controller, in PEM.
+    pub ca: String,
+}
+
+/// The sidecars of many pods.
+#[derive(Debug)]
+pub struct Crowd {
+    names: Vec<String>,
     sidecars: Vec<Arc<Stubbed>>,
-    ca: String,
     _stubs: Vec<Stub>,
 }
 
-impl Fleet {
-    /// Starts a sidecar for each pod, all at once.
-    pub(crate) fn start(
-        installation: &Installation<'_>,
-        controller: &Controller,
-        pods: Vec<Made>,
-    ) -> Self {
-        let ca = installation.ca_pem();
+impl Crowd {
+    /// Starts a sidecar for each pod, all at once, within the runtime that this is called in.
+    ///
+    /// # Panics
+    /// Without a runtime, or without folders for the pods' volumes.
+    pub fn start(controller: SocketAddr, pods: Vec<Made>) -> Self {
         let runtime = tokio::runtime::Handle::current();
-        let speakers = pods.into_iter().map(|Made { identity, token }| Speaker {
-            pod: identity,
-            token,
-            ca: ca.clone(),
-            connect_to: controller.tls,
+        let names = pods.iter().map(|pod| pod.identity.name.clone()).collect();
+        let speakers = pods.into_iter().map(|pod| Speaker {
+            pod: pod.identity,
+            token: pod.token,
+            ca: pod.ca,
+            connect_to: controller,
         });
         let stubs: Vec<Stub> = speakers
             .map(|speaker| Stub::start_as(&runtime, &speaker, MANNER))
             .collect();
         Self {
+            names,
             sidecars: stubs.iter().map(Stub::process).collect(),
-            ca,
             _stubs: stubs,
         }
     }
 
-    /// By which the controller is trusted, in PEM.
-    pub(crate) fn ca(&self) -> &str {
-        &self.ca
+    /// Each sidecar with its pod's name.
+    pub fn sidecars(&self) -> impl Iterator<Item = (&str, &Arc<Stubbed>)> {
+        self.names.iter().map(String::as_str).zip(&self.sidecars)
     }
 
-    async fn until(&self, what: &str, holds: impl Fn(&Stubbed) -> bool) {
+    /// Puts all under pressure, or takes it away.
+    pub fn press(&self, pressed: bool) {
+        for sidecar in &self.sidecars {
+            sidecar.press(pressed);
+        }
+    }
+
+    /// Waits until `holds` for each sidecar of a pod whose name begins with `prefix`.
+    ///
+    /// # Panics
+    /// After five minutes, with how many `what`.
+    pub async fn until(&self, prefix: &str, what: &str, holds: impl Fn(&Stubbed) -> bool) {
         let begin = Instant::now();
         loop {
-            let holding = self
-                .sidecars
-                .iter()
-                .filter(|sidecar| holds(sidecar))
-                .count();
-            if holding == self.sidecars.len() {
+            let of: Vec<_> = self
+                .sidecars()
+                .filter(|(name, _)| name.starts_with(prefix))
+                .collect();
+            let holding = of.iter().filter(|(_, sidecar)| holds(sidecar)).count();
+            if holding == of.len() {
                 return;
             }
             assert!(
                 begin.elapsed() < PATIENCE,
                 "{holding} of {} sidecars {what} after {PATIENCE:?}",
-                self.sidecars.len()
+                of.len()
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
     /// Waits until all have a connection that was made after `begin`, and an answer on it or a call that is held.
-    pub(crate) async fn all_connected_since(&self, begin: Instant) {
+    pub async fn all_connected_since(&self, begin: Instant) {
         let connected = |sidecar: &Stubbed| sidecar.connected_since().is_some_and(|at| at > begin);
-        self.until("are connected", connected).await;
+        self.until("", "are connected", connected).await;
     }
 
     /// Waits until all run something.
-    pub(crate) async fn all_run_something(&self) {
-        self.until("run what they are told", |sidecar| {
+    pub async fn all_run_something(&self) {
+        self.until("", "run what they are told", |sidecar| {
             sidecar.runs_since().is_some()
         })
         .await;
     }
 
     /// How the connections that there are were made: most in one second.
-    pub(crate) fn storm(&self, begin: Instant) -> String {
+    pub fn storm(&self, begin: Instant) -> String {
         let mut seconds = std::collections::BTreeMap::<u64, usize>::new();
         for at in self
             .sidecars
@@ -111,7 +133,7 @@ impl Fleet {
     }
 
     /// How calls came out so far, in the order of [`Outcome::ALL`].
-    pub(crate) fn outcomes(&self) -> Vec<u64> {
+    pub fn outcomes(&self) -> Vec<u64> {
         let of = |outcome| {
             self.sidecars
                 .iter()
@@ -121,7 +143,7 @@ impl Fleet {
     }
 
     /// What came of the calls since `before` that were not answered.
-    pub(crate) fn failed_since(&self, before: &[u64]) -> String {
+    pub fn failed_since(&self, before: &[u64]) -> String {
         let now = self.outcomes();
         let failed = Outcome::ALL.iter().zip(now.iter().zip(before));
         let told: Vec<String> = failed
@@ -131,26 +153,27 @@ impl Fleet {
         told.join(", ")
     }
 
-    /// Changes the ClusterRelayPolicy; returns after how many seconds each sidecar ran it, counted from when the API server had it.
-    pub(crate) async fn change(&self, server: &ApiServer, batch: u32) -> Vec<f64> {
+    /// Has `change` change what the sidecars of pods whose name begins with `prefix` are to run; returns after how many seconds each of them ran
+    /// it, counted from when `change` was done: from 0 on.
+    ///
+    /// # Panics
+    /// If they do not run it within five minutes.
+    pub async fn changed(&self, prefix: &str, change: impl FnOnce()) -> Vec<f64> {
         let begin = Instant::now();
-        server.apply(&format!(
-            "{{apiVersion: ringside.dev/v1alpha1, kind: ClusterRelayPolicy, metadata: {{name: default}}, spec: {{batch: {{max: {batch}}}}}}}"
-        ));
-        let applied = Instant::now();
+        change();
+        let changed = Instant::now();
         let runs = |sidecar: &Stubbed| sidecar.runs_since().is_some_and(|since| since > begin);
-        self.until("run the change", runs).await;
-        let since = self
-            .sidecars
-            .iter()
-            .filter_map(|sidecar| sidecar.runs_since());
-        since
-            .map(|since| since.saturating_duration_since(applied).as_secs_f64())
+        self.until(prefix, "run the change", runs).await;
+        let of = self
+            .sidecars()
+            .filter(|(name, _)| name.starts_with(prefix))
+            .filter_map(|(_, sidecar)| sidecar.runs_since());
+        of.map(|since| since.saturating_duration_since(changed).as_secs_f64())
             .collect()
     }
 
     /// Has sidecars change between ready and not for a while; returns how many changes there were.
-    pub(crate) async fn flap(&self, duration: Duration) -> usize {
+    pub async fn flap(&self, duration: Duration) -> usize {
         let begin = Instant::now();
         let (mut changes, mut next) = (0, 0);
         while begin.elapsed() < duration {
