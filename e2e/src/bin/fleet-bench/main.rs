@@ -11,12 +11,14 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use ringside_e2e::apiserver::{ApiServer, Namespace};
+use ringside_e2e::await_that;
 use ringside_e2e::definitions::install;
 use ringside_e2e::figures::{Table, number, quantile, raise_descriptors};
 use ringside_e2e::fleet::crowd::Crowd;
 use ringside_e2e::installation::{Controller, Installation};
 use ringside_e2e::usage::{Usage, children};
 use ringside_e2e::workloads::Workloads;
+use ringside_tests::http;
 use ringside_tests::metrics::Metrics;
 use tokio::runtime::Builder;
 
@@ -379,7 +381,7 @@ impl Bench<'_> {
         tokio::time::sleep(Duration::from_secs(5)).await;
         let begin = Instant::now();
         let controller = installation.start_at(controller.tls.port(), "one");
-        controller.await_ready();
+        await_ready(&controller);
         crowd.all_connected_since(begin).await;
         tokio::time::sleep(Duration::from_secs(10)).await;
         let most = watch.most_away(since);
@@ -415,7 +417,7 @@ impl Bench<'_> {
             end(controller, signal);
             let begin = Instant::now();
             *controller = installation.start_at(controller.tls.port(), "one");
-            controller.await_ready();
+            await_ready(controller);
             let reads = begin.elapsed().as_secs_f64();
             crowd.all_connected_since(begin).await;
             let all = begin.elapsed().as_secs_f64();
@@ -435,6 +437,13 @@ impl Bench<'_> {
             restarts.join("; "),
         );
     }
+}
+
+/// As patiently as a fleet that all comes back at once may want it.
+fn await_ready(controller: &Controller) {
+    await_that("the controller to be ready", || {
+        http::get(controller.http, "/readyz").is_ok_and(|answer| answer.status == 200)
+    });
 }
 
 fn end(controller: &mut Controller, signal: i32) {
