@@ -30,8 +30,12 @@ const SPREAD_MAX: Duration = Duration::from_secs(18);
 /// No wait is shorter, so that what fails at once is no spin.
 const WAIT_LEAST: Duration = Duration::from_millis(20);
 
-/// The longest wait of a pod that wants to leave, or has left, where few have to come back; where many have, a quarter of theirs.
+/// The longest wait of a pod that wants to leave, or has left, where few have to come back; where many have, a quarter of theirs. After
+/// [`PRESSED_TRIES`] in vain it waits like everybody else: a whole fleet under pressure would keep a controller from ever getting through its handshakes.
 const WAIT_PRESSED_MAX: Duration = Duration::from_secs(2);
+
+/// So often a pod under pressure comes sooner than others. It leaves by its own permit meanwhile.
+const PRESSED_TRIES: u32 = 8;
 
 /// An answer that brings nothing new and comes sooner than this should have been held.
 const HELD_LEAST: Duration = Duration::from_secs(1);
@@ -117,14 +121,15 @@ impl Pace {
     /// double, and are no shorter than the time over which all come back: so who comes a second time comes after all have come once.
     fn unreachable(&mut self, pressed: bool, random: u64) -> Duration {
         let doubled = WAIT_FIRST.saturating_mul(1_u32 << self.failures.min(16));
-        let longest = if pressed {
+        let longest = if pressed && self.failures < PRESSED_TRIES {
             WAIT_PRESSED_MAX.max(self.spread / 4)
         } else {
             WAIT_MAX.max(self.spread)
         };
         let spread = self.spread.min(longest);
         let ceiling = doubled.max(spread).min(longest);
-        let is_first = self.failures == 0;
+        // Those that came sooner than others until now are parted anew as well.
+        let is_first = self.failures == 0 || (pressed && self.failures == PRESSED_TRIES);
         self.failures = self.failures.saturating_add(1);
         if is_first {
             between(WAIT_LEAST, ceiling, random)

@@ -23,10 +23,12 @@ fn waits_grow_from_a_fifth_of_a_second_to_ten_seconds() {
         .collect();
     assert_eq!(waits[..4], [200, 400, 800, 1600]);
     assert_eq!(waits[6..], [10_000; 6]);
-    assert_eq!(
-        pace.after_failure(&gone(), true, u64::MAX),
-        WAIT_PRESSED_MAX
-    );
+    pace.after_answer(HELD_LEAST, false, 0);
+    let waits: Vec<_> = (0..9)
+        .map(|_| pace.after_failure(&gone(), true, u64::MAX).as_millis())
+        .collect();
+    assert_eq!(waits[..5], [200, 400, 800, 1600, 2000]);
+    assert_eq!(waits[7..], [2000, 10_000]);
     pace.after_answer(HELD_LEAST, false, 0);
     assert_eq!(
         pace.after_failure(&gone(), false, u64::MAX).as_millis(),
@@ -101,6 +103,30 @@ fn a_handful_is_back_soon() {
     }
 }
 
+/// Handshakes that are given up because there are too many are tried again: sooner, they would be too many for ever.
+#[test]
+fn a_fleet_under_pressure_does_not_keep_a_controller_from_coming_back() {
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut seconds = [0; 120];
+    for _ in 0..10_000 {
+        let mut pace = Pace::new();
+        pace.told_sidecars(10_000);
+        let mut now = Duration::ZERO;
+        loop {
+            now += pace.after_failure(&gone(), true, random.u64(..));
+            match seconds.get_mut(now.as_secs() as usize) {
+                Some(attempts) => *attempts += 1,
+                None => break,
+            }
+        }
+    }
+    let soon: u32 = seconds[..20].iter().sum();
+    assert!(soon > 40_000, "they try often at first: {soon}");
+    for (second, attempts) in seconds.iter().enumerate().skip(45) {
+        assert!(*attempts <= 720, "{attempts} in second {second}");
+    }
+}
+
 proptest! {
     #[test]
     fn a_wait_that_was_asked_for_is_kept_and_spread(seconds in 0..300_u64, random: u64) {
@@ -118,11 +144,11 @@ proptest! {
     ) {
         let mut pace = Pace::new();
         pace.told_sidecars(sidecars);
-        for (pressed, random) in steps {
+        for (tries, (pressed, random)) in (0..).zip(steps) {
             let waits = pace.after_failure(&gone(), pressed, random);
             prop_assert!(waits >= WAIT_LEAST);
             prop_assert!(waits <= Duration::from_secs(20));
-            prop_assert!(!pressed || waits <= Duration::from_secs(5));
+            prop_assert!(!pressed || tries >= PRESSED_TRIES || waits <= Duration::from_secs(5));
         }
     }
 }
