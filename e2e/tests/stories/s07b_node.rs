@@ -16,6 +16,9 @@ const PROXY_LAG: Duration = Duration::from_secs(2);
 /// The node that is lost; the first one's network is the cluster's.
 const LOST: &str = "n2";
 
+/// Replicas of the controller on different nodes for certain; as the chart has it, a scheduler only tries to.
+const SPREAD: &str = r#"--set-json=topologySpreadConstraints=[{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"app.kubernetes.io/component": "controller"}}, "matchLabelKeys": ["pod-template-hash"]}]"#;
+
 #[test]
 fn s07b_a_node_is_lost() {
     let Some(story) = Story::begin(7, "Things break: a node") else {
@@ -23,7 +26,7 @@ fn s07b_a_node_is_lost() {
     };
     let cluster = story.cluster();
     story.step("a pod, and a controller, on each of two nodes; clients on the first");
-    Ringside::installed_with(cluster, &["--set=replicaCount=2"]);
+    Ringside::installed_with(cluster, &["--set=replicaCount=2", SPREAD]);
     let served = Served::deploy(&story, 2, 5_000, |deployment| {
         let spread = &mut deployment["spec"]["template"]["spec"]["topologySpreadConstraints"][0];
         spread["whenUnsatisfiable"] = json!("DoNotSchedule");
