@@ -135,7 +135,13 @@ pub async fn run(
     let mut parts = JoinSet::new();
     parts.spawn(keeper.run(stop.clone()));
     let (close, closes) = watch::channel(false);
-    parts.spawn(serve_tls(server, tls, certificates.clone(), closes.clone()));
+    parts.spawn(serve_tls(
+        server,
+        tls,
+        certificates.clone(),
+        stop.clone(),
+        closes.clone(),
+    ));
     parts.spawn(serve_plain(plain, http::router(sources), closes));
     parts.spawn(observe::policies(
         client.clone(),
@@ -206,13 +212,14 @@ async fn serve_tls(
     server: Server,
     listener: TcpListener,
     certificates: Handle,
+    leaves: watch::Receiver<bool>,
     stop: watch::Receiver<bool>,
 ) {
     let mut changed = certificates.changed();
     while !certificates.is_ready() && !*stop.borrow() {
         let _ = tokio::time::timeout(CERTIFICATE_LOOK, changed.changed()).await;
     }
-    server.serve(listener, stop).await;
+    server.serve(listener, leaves, stop).await;
 }
 
 async fn serve_plain(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {

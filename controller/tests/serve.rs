@@ -46,6 +46,8 @@ struct Running {
     counts: Arc<Counts>,
     /// Lets `/wait` answer.
     release: Arc<Notify>,
+    /// Asks the connections that are open to end.
+    leave: watch::Sender<bool>,
     stop: watch::Sender<bool>,
     served: JoinHandle<()>,
 }
@@ -71,13 +73,15 @@ async fn start_with(limits: Limits, handle: Handle) -> Running {
     let address = listener.local_addr().unwrap();
     let server = Server::new(router, handle.resolver(), limits);
     let counts = server.counts();
+    let (leave, leaves) = watch::channel(false);
     let (stop, stopped) = watch::channel(false);
-    let served = tokio::spawn(server.serve(listener, stopped));
+    let served = tokio::spawn(server.serve(listener, leaves, stopped));
     Running {
         address,
         handle,
         counts,
         release,
+        leave,
         stop,
         served,
     }
@@ -154,6 +158,24 @@ async fn ends(mut stream: impl tokio::io::AsyncRead + Unpin) -> Vec<u8> {
     let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut bytes)).await;
     let _ = read.expect("the server closes");
     bytes
+}
+
+#[tokio::test]
+async fn who_leaves_ends_what_is_open_and_answers_whoever_comes_still() {
+    let server = start(Limits::default()).await;
+    let (mut before, connection) = server.http2().await;
+    assert_eq!(ask(&mut before, "/").await.0, StatusCode::OK);
+    server.leave.send_replace(true);
+    let ended = tokio::time::timeout(PATIENCE, connection).await;
+    ended.expect("it is asked to end").unwrap().unwrap();
+    for _ in 0..2 {
+        let (mut after, _connection) = server.http2().await;
+        for _ in 0..2 {
+            assert_eq!(ask(&mut after, "/").await.0, StatusCode::OK);
+        }
+    }
+    server.stop.send_replace(true);
+    server.served.await.unwrap();
 }
 
 #[tokio::test]
@@ -277,6 +299,7 @@ async fn open_calls_may_end_when_the_server_stops_but_not_for_ever() {
         until("the call is open", || server.counts.requests() == 1).await;
         // In its handshake, with nobody to finish it.
         let _slow = TcpStream::connect(server.address).await.unwrap();
+        server.leave.send(true).unwrap();
         server.stop.send(true).unwrap();
         let is_closed = || std::net::TcpStream::connect(server.address).is_err();
         until("the listener is closed", is_closed).await;

@@ -92,8 +92,14 @@ impl Server {
     }
 
     /// Serves until `stop` says so or its sender is gone; then open calls have [`Limits::grace`] to end, and it returns when all
-    /// connections are closed.
-    pub async fn serve(self, listener: TcpListener, mut stop: watch::Receiver<bool>) {
+    /// connections are closed. Once `leaves` says so, the connections that are open are asked to end, since whoever comes anew may be led to
+    /// another replica; who is led here still is answered. It comes before `stop`, or with it.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        leaves: watch::Receiver<bool>,
+        mut stop: watch::Receiver<bool>,
+    ) {
         let limits = &self.shared.limits;
         let connections = Arc::new(Semaphore::new(limits.connections_most));
         let mut pause = ACCEPT_PAUSE;
@@ -105,7 +111,8 @@ impl Server {
             match accepted {
                 Ok((stream, peer)) => {
                     pause = ACCEPT_PAUSE;
-                    self.begin(stream, peer, &connections, &stop);
+                    let ends = if *leaves.borrow() { &stop } else { &leaves };
+                    self.begin(stream, peer, &connections, ends);
                 }
                 // It was gone before it was taken: nothing is wrong here.
                 Err(error) if is_of_the_peer(&error) => {}

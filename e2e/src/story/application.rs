@@ -274,11 +274,10 @@ fn built(name: &str) -> PathBuf {
 
 /// Takes `file` out of the one layer of an OCI archive, by tar.
 fn unpack(archive: &Path, file: &str, to: &Path) {
-    // The largest of what the archive holds is the layer. umoci ends it without tar's two empty blocks, which tar calls an unexpected end: that all of
-    // the program is there is seen by its running.
-    let script = r#"set -e
+    // The largest of what the archive holds is the layer.
+    let script = r#"set -eo pipefail
 layer=$(tar -tvf "$1" | sort -k3 -n | tail -n 1 | awk '{ print $NF }')
-tar -xOf "$1" "$layer" | gzip -cd | tar -xO "$2" >"$3" || true
+tar -xOf "$1" "$layer" | gzip -cd | tar -xO "./$2" >"$3"
 chmod 755 "$3"
 "$3" --version"#;
     let output = Command::new("/bin/bash")

@@ -49,8 +49,34 @@ impl Ringside {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         cluster.helm().run(&arguments);
         let ringside = Self { cluster };
+        ringside.await_the_last();
         ringside.await_injection();
         ringside
+    }
+
+    /// Waits until no replica is left that is to end: it answers webhooks for a while, as it was told to before.
+    fn await_the_last(&self) {
+        let question = [
+            "--namespace",
+            RELEASE,
+            "get",
+            "pods",
+            "--selector=app.kubernetes.io/component=controller",
+            "--output=jsonpath={.items[*].metadata.deletionTimestamp}",
+        ];
+        let deployment = "deployment/ringside-controller";
+        let status = [
+            "--namespace",
+            RELEASE,
+            "rollout",
+            "status",
+            deployment,
+            "--timeout=120s",
+        ];
+        self.cluster.kubectl(&status);
+        await_for(PATIENCE, "the end of the replicas before", || {
+            self.cluster.kubectl(&question).is_empty().then_some(())
+        });
     }
 
     /// The release that a story has installed by itself.

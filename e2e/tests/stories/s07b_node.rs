@@ -26,7 +26,9 @@ fn s07b_a_node_is_lost() {
     };
     let cluster = story.cluster();
     story.step("a pod, and a controller, on each of two nodes; clients on the first");
-    Ringside::installed_with(cluster, &["--set=replicaCount=2", SPREAD]);
+    // On any node: the other stories keep it on the first.
+    let anywhere = "--set=nodeSelector=null";
+    Ringside::installed_with(cluster, &["--set=replicaCount=2", anywhere, SPREAD]);
     let served = Served::deploy(&story, 2, 5_000, |deployment| {
         let spread = &mut deployment["spec"]["template"]["spec"]["topologySpreadConstraints"][0];
         spread["whenUnsatisfiable"] = json!("DoNotSchedule");
