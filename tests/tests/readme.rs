@@ -25,7 +25,7 @@ fn the_tests_that_are_called_proof_exist() {
                 .split_once(": ")
                 .unwrap_or_else(|| panic!("no file and tests in {row}"));
             let file = file.trim().trim_matches('`');
-            let folder = if file.starts_with("sidecar/") {
+            let folder = if file.starts_with("sidecar/") || file.starts_with("e2e/") {
                 ""
             } else {
                 "tests/tests"
