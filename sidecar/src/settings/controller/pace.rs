@@ -85,6 +85,14 @@ impl Pace {
         self.spread = spread.min(SPREAD_MAX);
     }
 
+    /// The controller took a call and held it for so long, until that failed: it was there, whether it had something to say or not. Without this a fleet that
+    /// loses its controller a second time within a call would come back in one second, all of it.
+    pub(super) fn after_hold(&mut self, held: Duration) {
+        if held >= HELD_LEAST {
+            self.failures = 0;
+        }
+    }
+
     /// How long to wait after a failure; `pressed` is whether the pod wants to leave or has left; `random` is any 64 evenly
     /// distributed bits.
     pub(super) fn after_failure(

@@ -43,6 +43,7 @@ pub async fn work(controller: Controller, kept: Kept, host: Arc<dyn Host>) {
         failing: Vec::new(),
         cannot_save: false,
         called: None,
+        taken_at: None,
         seen: Mark::default(),
         controller,
         host,
@@ -82,6 +83,8 @@ struct Work {
     failing: Vec<Outcome>,
     cannot_save: bool,
     called: Option<Called>,
+    /// Since when the controller has taken calls on this connection.
+    taken_at: Option<Time>,
     /// The mark of the last answer that was taken, and kept for a restart.
     seen: Mark,
 }
@@ -114,6 +117,7 @@ impl Work {
         let request = request(&self.controller, &token(&self.controller)?, &report)?;
         // Until it is known who leads, the controller holds this one.
         let mut line = within(HELD_LIMIT, Line::begin(connection, request)).await?;
+        self.taken_at = Some(self.host.now());
         loop {
             match self.await_reply(&mut line, called).await {
                 Some(answer) => {
@@ -360,6 +364,9 @@ impl Work {
             let mut seen = self.host.view().lock();
             seen.connected = None;
             seen.last_error = Some((failure.to_string(), now));
+        }
+        if let Some(since) = self.taken_at.take() {
+            self.pace.after_hold(now.saturating_since(since));
         }
         self.host.leaving().lost(now);
         let is_pressed = self.host.look().leave != Leave::Stays;

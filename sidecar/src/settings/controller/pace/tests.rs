@@ -103,6 +103,26 @@ fn a_handful_is_back_soon() {
     }
 }
 
+/// Twenty seconds after the first time, when each is held and none has been answered.
+#[test]
+fn a_controller_that_is_lost_twice_in_a_row_is_not_stormed() {
+    let mut random = fastrand::Rng::with_seed(11);
+    let mut seconds = [0; 60];
+    let second_loss = Duration::from_secs(20);
+    for _ in 0..10_000 {
+        let mut pace = Pace::new();
+        pace.told_sidecars(10_000);
+        let back = pace.after_failure(&gone(), false, random.u64(..));
+        pace.after_hold(second_loss - back);
+        let again = second_loss + pace.after_failure(&gone(), false, random.u64(..));
+        for at in [back, again] {
+            seconds[at.as_secs() as usize] += 1;
+        }
+    }
+    let peak = seconds.into_iter().max().unwrap_or(0);
+    assert!(peak <= 720, "{peak} in a second");
+}
+
 /// Handshakes that are given up because there are too many are tried again: sooner, they would be too many for ever.
 #[test]
 fn a_fleet_under_pressure_does_not_keep_a_controller_from_coming_back() {
