@@ -353,7 +353,8 @@ fn a_replica_that_is_told_to_end_leads_no_more_and_answers_webhooks_for_a_while(
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": "late", "labels": {"ringside.dev/inject": "enabled"}},
-        "spec": {"containers": [{"name": "app", "image": "app", "ports": [{"containerPort": 8080}]}]},
+        // As the admission plugin of the service accounts would, which this API server runs without.
+        "spec": {"serviceAccountName": "default", "containers": [{"name": "app", "image": "app", "ports": [{"containerPort": 8080}]}]},
     });
     let trial = ["create", "--dry-run=server", "--output=json", "-f", "-"];
     let made = shop.try_kubectl_with(&trial, &pod.to_string());
