@@ -108,14 +108,24 @@ impl<'s> Installation<'s> {
     #[track_caller]
     pub fn start_at(&self, port: u16, replica: &str) -> Controller {
         let kubeconfig = self.server.kubeconfig_with_token(&self.token);
-        self.start_with(&kubeconfig, port, replica, 0)
+        self.start_with(&kubeconfig, [port, 0], replica, 0)
+    }
+
+    /// A replica where one was that is gone, for sidecars and for people.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[track_caller]
+    pub fn start_in_place_of(&self, gone: &Controller, replica: &str) -> Controller {
+        let kubeconfig = self.server.kubeconfig_with_token(&self.token);
+        self.start_with(&kubeconfig, [gone.tls.port(), gone.http.port()], replica, 0)
     }
 
     /// A replica that goes on answering for so many seconds once it is told to end; the others end at once.
     #[track_caller]
     pub fn start_lingering(&self, replica: &str, seconds: u32) -> Controller {
         let kubeconfig = self.server.kubeconfig_with_token(&self.token);
-        self.start_with(&kubeconfig, free_port(), replica, seconds)
+        self.start_with(&kubeconfig, [free_port(), 0], replica, seconds)
     }
 
     /// A replica, which reaches the API server as `kubeconfig` says, such as through a proxy.
@@ -124,23 +134,23 @@ impl<'s> Installation<'s> {
     /// If it does not start.
     #[track_caller]
     pub fn start_by(&self, kubeconfig: &Path, replica: &str) -> Controller {
-        self.start_with(kubeconfig, free_port(), replica, 0)
+        self.start_with(kubeconfig, [free_port(), 0], replica, 0)
     }
 
     #[track_caller]
     fn start_with(
         &self,
         kubeconfig: &Path,
-        port: u16,
+        [tls, http]: [u16; 2],
         replica: &str,
         linger_seconds: u32,
     ) -> Controller {
-        let tls = format!("127.0.0.1:{port}");
+        let [tls, http] = [tls, http].map(|port| format!("127.0.0.1:{port}"));
         let process = Process::start("the controller", |folder| {
             let mut command = Command::new(program().with_file_name("ringside-controller"));
             command
                 .env("KUBECONFIG", kubeconfig)
-                .args(["run", "--http", "127.0.0.1:0", "--pod-ip", "127.0.0.1"])
+                .args(["run", "--http", &http, "--pod-ip", "127.0.0.1"])
                 .args(["--listen", &tls, "--service-address", &tls])
                 .args(["--namespace", self.name(), "--webhooks", self.name()])
                 .args(["--pod-name", replica, "--certificate-name", "127.0.0.1"])

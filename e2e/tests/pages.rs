@@ -110,4 +110,10 @@ fn a_fleet_under_pressure_is_seen_and_the_worst_off_come_first() {
         "!document.getElementById('lost').hidden",
     );
     assert!(browser.text("#why").starts_with("No answer since "));
+    let _again = here.installation.start_in_place_of(&here.controller, "two");
+    browser.await_true(
+        "the page to go on",
+        "document.getElementById('lost').hidden",
+    );
+    browser.await_true("all pods to be ready again", &format!("last.pods.filter((pod) => pod.namespace === {shop} && pod.state === 'ready').length === 12"));
 }
