@@ -1,6 +1,7 @@
 //! What the controller says of policies: conditions and counts, worked out from the fleet and written when their meaning changes.
 
 pub mod conditions;
+mod events;
 pub mod pace;
 pub mod uninjected;
 pub mod writer;

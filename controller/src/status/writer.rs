@@ -1,31 +1,27 @@
-//! Writes policies' statuses by server-side apply, as often as the pace allows, and Events about pods that leave and come back.
+//! Writes policies' statuses by server-side apply, as often as the pace allows, several at a time.
 //!
 //! Only a leader writes. What fails is tried again, each policy by itself and ever more slowly.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::ObjectReference;
-use k8s_openapi::api::events::v1::Event as StoredEvent;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use futures_util::{StreamExt, stream};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
-use kube::core::{PartialObjectMeta, Status};
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::api::{Patch, PatchParams};
+use kube::core::PartialObjectMeta;
 use kube::{Api, Client, Resource};
 use ringside_api::resources::{ClusterRelayPolicy, PolicyStatus, RelayPolicy};
-use ringside_api::sync::{Leave, PodIdentity};
 use serde_json::json;
 
 use super::conditions::keep_pods;
+use super::events::Events;
 use super::pace::{Due, Pace};
 use super::status;
-use super::uninjected::{Uninjected, Why};
-use crate::fleet::Change;
+use super::uninjected::Uninjected;
 use crate::leader::Leadership;
-use crate::policies::Name;
+use crate::policies::{Name, Verdict};
 use crate::sync::Sync;
 
 /// Who writes, as the API server knows it.
@@ -38,11 +34,9 @@ const LOOKED_AT_EVERY: Duration = Duration::from_millis(250);
 const RETRIED_AFTER: Duration = Duration::from_secs(1);
 const RETRIED_AFTER_MOST: Duration = Duration::from_secs(60);
 
-/// Events for one look at the fleet at most: a fleet that leaves as a whole is told of in its policy's conditions.
-const EVENTS_AT_ONCE: usize = 20;
-
-/// The longest note that an API server takes, in characters.
-const NOTE_CHARACTERS_MOST: usize = 1_000;
+/// Statuses that are being written at a time: a thousand policies that come at once are told of in seconds, and the API server is not
+/// asked for more than a few things at once.
+const WRITES_AT_ONCE: usize = 8;
 
 /// What was written, for metrics.
 #[derive(Debug, Default)]
@@ -62,22 +56,35 @@ struct Failing {
     wait: Duration,
 }
 
-/// Writes statuses and Events.
+/// What is to be said of a policy.
+struct Said {
+    verdict: Verdict,
+    status: PolicyStatus,
+    due: Due,
+    object: Object,
+}
+
+/// What came of it.
+struct Outcome {
+    said: Said,
+    /// The version of the object that has the status, where it was due.
+    written: Option<kube::Result<u64>>,
+    /// Whether there is an Event that it is not accepted.
+    is_told: bool,
+}
+
+/// A policy, and the UID of the object that has its name now.
+type Object = (Name, String);
+
+/// Writes statuses, and Events when a policy or its pods call for them.
 pub struct Writer {
     client: Client,
     sync: Arc<Sync>,
-    recorder: Recorder,
-    pace: Pace<(Name, String)>,
+    pace: Pace<Object>,
     failing: HashMap<Name, Failing>,
-    away: HashMap<PodIdentity, Leave>,
     /// Policies that are not accepted and have been told so: as which object, of which generation.
     invalid: HashMap<Name, (String, i64)>,
-    /// The fleet's last change when pods were last looked at, and nothing of them was left to tell.
-    told_at: Option<Change>,
-    /// Pods' UIDs, with the policy that they name and that is not there.
-    missing: HashSet<(String, String)>,
-    uninjected: Arc<Mutex<Uninjected>>,
-    identity: String,
+    events: Events,
     written: Arc<Written>,
 }
 
@@ -90,22 +97,20 @@ impl Writer {
         identity: &str,
         written: Arc<Written>,
     ) -> Self {
-        let reporter = Reporter {
-            controller: FIELD_MANAGER.to_owned(),
-            instance: Some(identity.to_owned()),
-        };
+        let events = Events::new(
+            client.clone(),
+            sync.clone(),
+            uninjected,
+            identity,
+            written.clone(),
+        );
         Self {
-            recorder: Recorder::new(client.clone(), reporter),
             client,
             sync,
             pace: Pace::default(),
             failing: HashMap::new(),
-            away: HashMap::new(),
             invalid: HashMap::new(),
-            told_at: None,
-            missing: HashSet::new(),
-            uninjected,
-            identity: identity.to_owned(),
+            events,
             written,
         }
     }
@@ -119,66 +124,46 @@ impl Writer {
             } else {
                 // Another one writes now; what it wrote is not known here.
                 self.pace = Pace::default();
-                self.away.clear();
-                self.told_at = None;
+                self.events.forget();
             }
         }
     }
 
     async fn round(&mut self) {
         let now = self.sync.now();
-        let time = Timestamp::now();
-        let since = |at: Duration| {
-            let ago = SignedDuration::try_from(now.saturating_sub(at)).unwrap_or_default();
-            time.checked_sub(ago).unwrap_or(time)
-        };
         let names = self.sync.fleet().policies().names();
-        let mut objects = HashSet::new();
-        for name in &names {
-            if self
-                .failing
-                .get(name)
-                .is_some_and(|failing| now < failing.next_at)
-            {
-                continue;
-            }
-            let said = {
-                let fleet = self.sync.fleet();
-                let Some(verdict) = fleet.policies().verdict(name) else {
-                    continue;
-                };
-                let summary = fleet.summary(name, now);
-                let seen = fleet.policies().status(name);
-                let object = (name.clone(), verdict.uid.clone());
-                let told = seen.and_then(|seen| seen.status.as_ref());
-                let before = self.pace.last(&object).or(told);
-                let mut status = status(&verdict, &summary, before, time, since);
-                if let Some(before) = before.filter(|_| fleet.is_settling(&summary, now)) {
-                    keep_pods(&mut status, before);
+        let said = names
+            .clone()
+            .into_iter()
+            .filter_map(|name| self.say(name, now));
+        let outcomes = said.map(|said| self.tell(said));
+        let outcomes: Vec<Outcome> = stream::iter(outcomes)
+            .buffer_unordered(WRITES_AT_ONCE)
+            .collect()
+            .await;
+        let mut objects = HashSet::with_capacity(outcomes.len());
+        for Outcome {
+            said,
+            written,
+            is_told,
+        } in outcomes
+        {
+            objects.insert(said.object.clone());
+            let name = said.object.0.clone();
+            match written {
+                Some(Ok(version)) => {
+                    self.written.statuses.fetch_add(1, Ordering::Relaxed);
+                    self.failing.remove(&name);
+                    self.pace.wrote(said.object, said.status, version, now);
                 }
-                let due = self.pace.due(&object, &status, seen, now);
-                objects.insert(object.clone());
-                (verdict, status, due, object)
-            };
-            let (verdict, status, due, object) = said;
-            if due == Due::Now {
-                match self.write(name, &status).await {
-                    Ok(version) => {
-                        self.written.statuses.fetch_add(1, Ordering::Relaxed);
-                        self.failing.remove(name);
-                        self.pace.wrote(object, status, version, now);
-                    }
-                    Err(error) => self.failed(name, &error, now),
-                }
+                Some(Err(error)) => self.failed(&name, &error, now),
+                None => {}
             }
-            let Some(problem) = verdict.problem else {
-                self.invalid.remove(name);
-                continue;
-            };
-            let which = (verdict.uid, verdict.generation);
-            if due != Due::Nothing && self.invalid.get(name) != Some(&which) {
-                self.tell_of_policy(name, &which.0, &problem).await;
-                self.invalid.insert(name.clone(), which);
+            if said.verdict.problem.is_none() {
+                self.invalid.remove(&name);
+            } else if is_told {
+                let which = (said.verdict.uid, said.verdict.generation);
+                self.invalid.insert(name, which);
             }
         }
         let names: HashSet<&Name> = names.iter().collect();
@@ -186,13 +171,66 @@ impl Writer {
             .keep_only(|object| objects.contains(object) || self.failing.contains_key(&object.0));
         self.failing.retain(|name, _| names.contains(name));
         self.invalid.retain(|name, _| names.contains(name));
-        let change = self.sync.fleet().last_change();
-        if self.told_at != Some(change) {
-            // Both, whatever is left of the first.
-            let all = self.tell_of_pods().await & self.tell_of_missing_policies().await;
-            self.told_at = all.then_some(change);
+        self.events.tell().await;
+    }
+
+    /// What is to be said of a policy now; nothing of one that is gone, or whose last write has failed just now.
+    fn say(&self, name: Name, now: Duration) -> Option<Said> {
+        let waits = |failing: &Failing| now < failing.next_at;
+        if self.failing.get(&name).is_some_and(waits) {
+            return None;
         }
-        self.tell_of_uninjected().await;
+        let time = Timestamp::now();
+        let since = |at: Duration| {
+            let ago = SignedDuration::try_from(now.saturating_sub(at)).unwrap_or_default();
+            time.checked_sub(ago).unwrap_or(time)
+        };
+        let fleet = self.sync.fleet();
+        let verdict = fleet.policies().verdict(&name)?;
+        let summary = fleet.summary(&name, now);
+        let seen = fleet.policies().status(&name);
+        let object = (name.clone(), verdict.uid.clone());
+        let told = seen.and_then(|seen| seen.status.as_ref());
+        let before = self.pace.last(&object).or(told);
+        let mut status = status(&verdict, &summary, before, time, since);
+        if let Some(before) = before.filter(|_| fleet.is_settling(&summary, now)) {
+            keep_pods(&mut status, before);
+        }
+        let due = self.pace.due(&object, &status, seen, now);
+        Some(Said {
+            verdict,
+            status,
+            due,
+            object,
+        })
+    }
+
+    /// Writes the status if it is due, and an Event if the policy has become one that is not accepted.
+    async fn tell(&self, said: Said) -> Outcome {
+        let name = &said.object.0;
+        let written = match said.due {
+            Due::Now => Some(self.write(name, &said.status).await),
+            Due::Nothing | Due::At(_) => None,
+        };
+        let Verdict {
+            uid,
+            generation,
+            problem,
+            ..
+        } = &said.verdict;
+        let mut is_told = false;
+        if let Some(problem) = problem
+            && said.due != Due::Nothing
+            && self.invalid.get(name) != Some(&(uid.clone(), *generation))
+        {
+            self.events.tell_of_policy(name, uid, problem).await;
+            is_told = true;
+        }
+        Outcome {
+            said,
+            written,
+            is_told,
+        }
     }
 
     /// Returns the version of the object that has it. What else is in the object may be unreadable, and is not read.
@@ -231,212 +269,5 @@ impl Writer {
         tracing::warn!(namespace = name.0, policy = name.1, retried_in = ?wait, "the status could not be written: {error}");
         let next_at = now + wait;
         self.failing.insert(name.clone(), Failing { next_at, wait });
-    }
-
-    async fn tell_of_policy(&self, (namespace, name): &Name, uid: &str, problem: &str) {
-        let kind = if namespace.is_empty() {
-            "ClusterRelayPolicy"
-        } else {
-            "RelayPolicy"
-        };
-        let reference = ObjectReference {
-            api_version: Some(RelayPolicy::api_version(&()).into_owned()),
-            kind: Some(kind.to_owned()),
-            namespace: Some(namespace.clone()).filter(|namespace| !namespace.is_empty()),
-            name: Some(name.clone()),
-            // By which kubectl describe finds it.
-            uid: Some(uid.to_owned()),
-            ..ObjectReference::default()
-        };
-        self.publish(&reference, EventType::Warning, "NotAccepted", problem)
-            .await;
-    }
-
-    /// Pods that left or came back since the last look. Returns whether all is told.
-    async fn tell_of_pods(&mut self) -> bool {
-        let now: HashMap<PodIdentity, (Leave, String)> = {
-            let fleet = self.sync.fleet();
-            let leaving = fleet.pods().filter_map(|(observed, _, sidecar)| {
-                let state = &sidecar.filter(|sidecar| !sidecar.is_unknown)?.report.state;
-                let is_told = state.leave != Leave::Stays;
-                is_told.then(|| {
-                    (
-                        observed.identity.clone(),
-                        (state.leave, state.reason.clone()),
-                    )
-                })
-            });
-            leaving.collect()
-        };
-        let mut told = 0;
-        for (pod, (leave, reason)) in &now {
-            if self.away.get(pod) == Some(leave) || told >= EVENTS_AT_ONCE {
-                continue;
-            }
-            told += 1;
-            let (event, note) = match leave {
-                Leave::Away => (
-                    "LeftService",
-                    format!("The relay has taken its pod out of its Services: {reason}"),
-                ),
-                _ => (
-                    "LeaveDenied",
-                    format!("The relay stays in its Services although {reason}"),
-                ),
-            };
-            self.publish(&reference(pod), EventType::Warning, event, &note)
-                .await;
-            self.away.insert(pod.clone(), *leave);
-        }
-        let back: Vec<PodIdentity> = self
-            .away
-            .keys()
-            .filter(|pod| !now.contains_key(pod))
-            .cloned()
-            .collect();
-        for pod in back {
-            let was = self.away.remove(&pod);
-            if was == Some(Leave::Away)
-                && told < EVENTS_AT_ONCE
-                && self.sync.fleet().find(&pod).is_some()
-            {
-                told += 1;
-                self.publish(
-                    &reference(&pod),
-                    EventType::Normal,
-                    "CameBack",
-                    "The relay takes connections again",
-                )
-                .await;
-            }
-        }
-        told < EVENTS_AT_ONCE
-    }
-
-    /// Pods that name a policy that is not there: they obey whichever selects them. Returns whether all is told.
-    async fn tell_of_missing_policies(&mut self) -> bool {
-        let now: Vec<(PodIdentity, String)> = {
-            let fleet = self.sync.fleet();
-            let missing = fleet.pods_missing_policy();
-            missing
-                .map(|(pod, policy)| (pod.clone(), policy.to_owned()))
-                .collect()
-        };
-        let is_there = |uid: &String, policy: &String| {
-            now.iter()
-                .any(|(pod, missing)| pod.uid == *uid && missing == policy)
-        };
-        self.missing.retain(|(uid, policy)| is_there(uid, policy));
-        let mut told = 0;
-        for (pod, policy) in now {
-            if told >= EVENTS_AT_ONCE || !self.missing.insert((pod.uid.clone(), policy.clone())) {
-                continue;
-            }
-            told += 1;
-            let note = format!(
-                "Its annotation ringside.dev/policy names the RelayPolicy {policy}, which is not in its namespace: it obeys the one that selects it, if any"
-            );
-            self.publish(
-                &reference(&pod),
-                EventType::Warning,
-                "PolicyNotFound",
-                &note,
-            )
-            .await;
-        }
-        told < EVENTS_AT_ONCE
-    }
-
-    /// Pods that ask for a relay and have none.
-    async fn tell_of_uninjected(&self) {
-        let uninjected = || {
-            self.uninjected
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-        };
-        let untold = uninjected().untold(EVENTS_AT_ONCE);
-        for (pod, why) in untold {
-            match self.create_once(&pod, &why).await {
-                Ok(()) => uninjected().told(&pod.uid, &why),
-                Err(error) => {
-                    // All of them are tried again.
-                    tracing::debug!("an Event could not be written: {error}");
-                    return;
-                }
-            }
-        }
-    }
-
-    /// An Event that is there once for each pod and reason, also when another replica leads: its name says which it is.
-    async fn create_once(&self, pod: &PodIdentity, why: &Why) -> kube::Result<()> {
-        let event = StoredEvent {
-            metadata: ObjectMeta {
-                name: Some(format!(
-                    "ringside.{}.{}",
-                    pod.uid,
-                    why.reason.to_lowercase()
-                )),
-                namespace: Some(pod.namespace.clone()),
-                ..ObjectMeta::default()
-            },
-            action: Some("Inject".to_owned()),
-            event_time: Some(MicroTime(Timestamp::now())),
-            note: Some(why.note.chars().take(NOTE_CHARACTERS_MOST).collect()),
-            reason: Some(why.reason.to_owned()),
-            regarding: Some(reference(pod)),
-            reporting_controller: Some(FIELD_MANAGER.to_owned()),
-            reporting_instance: Some(self.identity.clone()),
-            type_: Some("Warning".to_owned()),
-            ..StoredEvent::default()
-        };
-        let events: Api<StoredEvent> = Api::namespaced(self.client.clone(), &pod.namespace);
-        match events.create(&PostParams::default(), &event).await {
-            Ok(_) => {
-                self.written.events.fetch_add(1, Ordering::Relaxed);
-                Ok(())
-            }
-            // It is there already; or the namespace ends, with the pod in it.
-            Err(kube::Error::Api(status)) if is_settled(&status) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn publish(
-        &self,
-        reference: &ObjectReference,
-        kind: EventType,
-        reason: &str,
-        note: &str,
-    ) {
-        let event = Event {
-            type_: kind,
-            reason: reason.to_owned(),
-            note: Some(note.chars().take(NOTE_CHARACTERS_MOST).collect()),
-            action: reason.to_owned(),
-            secondary: None,
-        };
-        match self.recorder.publish(&event, reference).await {
-            Ok(()) => {
-                self.written.events.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(error) => tracing::debug!("an Event could not be written: {error}"),
-        }
-    }
-}
-
-/// Whether an Event that was refused is not to be tried again. A mere 403 is: an API server that has just started knows no roles yet.
-fn is_settled(status: &Status) -> bool {
-    let ends = status.code == 403 && status.message.contains("is being terminated");
-    ends || matches!(status.code, 404 | 409 | 422)
-}
-
-fn reference(pod: &PodIdentity) -> ObjectReference {
-    ObjectReference {
-        api_version: Some("v1".to_owned()),
-        kind: Some("Pod".to_owned()),
-        namespace: Some(pod.namespace.clone()),
-        name: Some(pod.name.clone()),
-        uid: Some(pod.uid.clone()),
-        ..ObjectReference::default()
     }
 }
