@@ -1,10 +1,10 @@
 //! The pods: made, bound and ready as a kubelet would have them, each with a token of its own; and the statuses of policies, looked for.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use kube::api::ListParams;
+use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Api, Resource, ResourceExt};
 use ringside_api::resources::RelayPolicy;
 use ringside_api::sync::PodIdentity;
@@ -74,34 +74,38 @@ pub(crate) async fn make(
     made.try_collect().await.expect("pods can be made")
 }
 
-/// How long after `begin` all policies have a status that says what the controller thinks of them now.
+/// How long after `begin` all policies have a status that says what the controller thinks of them now. They are watched: to list a
+/// thousand of them again and again is more work than the controller has with them.
 pub(crate) async fn policies_have_status(
     server: &ApiServer,
     count: usize,
     begin: Instant,
 ) -> Duration {
     let policies: Api<RelayPolicy> = Api::all(server.client());
-    loop {
-        let all = policies
-            .list(&ListParams::default())
-            .await
-            .expect("the policies");
-        let judged = all.iter().filter(|policy| {
-            let conditions: HashMap<_, _> = policy
-                .status
-                .iter()
-                .flat_map(|status| &status.conditions)
-                .map(|condition| (condition.type_.as_str(), condition.observed_generation))
-                .collect();
-            conditions.get("Accepted").copied().flatten() == policy.meta().generation
-        });
-        if judged.count() == count {
-            return begin.elapsed();
+    let mut judged = HashSet::new();
+    let all = async {
+        let mut changes = watcher(policies, Config::default()).boxed();
+        while judged.len() < count {
+            let change = changes.next().await.expect("the watch goes on");
+            let (Event::Apply(policy) | Event::InitApply(policy)) =
+                change.expect("the policies are watched")
+            else {
+                continue;
+            };
+            if is_judged(&policy) {
+                judged.insert(policy.uid());
+            }
         }
-        assert!(
-            begin.elapsed() < Duration::from_secs(300),
-            "the policies never have their statuses"
-        );
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+        begin.elapsed()
+    };
+    tokio::time::timeout(Duration::from_secs(300), all)
+        .await
+        .expect("the policies have their statuses")
+}
+
+/// Whether its status is of what it says now.
+fn is_judged(policy: &RelayPolicy) -> bool {
+    let conditions = policy.status.iter().flat_map(|status| &status.conditions);
+    let mut accepted = conditions.filter(|condition| condition.type_ == "Accepted");
+    accepted.any(|condition| condition.observed_generation == policy.meta().generation)
 }
