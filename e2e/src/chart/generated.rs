@@ -20,6 +20,9 @@ const COPIES: [(&str, &str); 4] = [
     ("manifests/grafana/ringside.json", "grafana/ringside.json"),
 ];
 
+/// The images of plain manifests: as `images/build` names those that were pushed nowhere, and as nodes know them that they were loaded onto.
+const IMAGES: &str = "image.registry=localhost,sidecar.image.registry=localhost";
+
 /// A file, and what it must hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Generated {
@@ -55,7 +58,7 @@ pub fn generated(helm: Option<&Helm>) -> Result<Vec<Generated>, String> {
         return Ok(files);
     };
 
-    let install = plain(documents(&helm.render(&[])));
+    let install = plain(documents(&helm.render(&["--set", IMAGES])));
     let (mut definitions, mut rbac, mut controller, mut webhooks) =
         (vec![], vec![], vec![], vec![]);
     for object in install {
@@ -84,7 +87,7 @@ pub fn generated(helm: Option<&Helm>) -> Result<Vec<Generated>, String> {
     add(
         "manifests/install.yaml",
         yaml(
-            "# Ringside as a whole: `kubectl apply --server-side -f install.yaml`. The images are named as the build names them: see charts/ringside/README.md.\n# Generated from the chart: `make manifests` writes it anew.\n",
+            "# Ringside as a whole: `kubectl apply --server-side -f install.yaml`, once nodes have the images, localhost/ringside-controller and localhost/ringside\n# (`make images`, docs/quick-start.md). Those of a registry are named by an overlay of Kustomize: manifests/kustomize/overlays/production.\n# Generated from the chart: `make manifests` writes it anew.\n",
             whole,
         )?,
     );
@@ -101,7 +104,14 @@ pub fn generated(helm: Option<&Helm>) -> Result<Vec<Generated>, String> {
         ),
     ] {
         let flag = format!("seccomp.install={how}");
-        let rendered = helm.render(&["--set", &flag, "--show-only", "templates/seccomp.yaml"]);
+        let rendered = helm.render(&[
+            "--set",
+            IMAGES,
+            "--set",
+            &flag,
+            "--show-only",
+            "templates/seccomp.yaml",
+        ]);
         let mut objects = plain(documents(&rendered));
         if how == "DaemonSet" {
             // Apart from the controller's namespace, which allows no folder of a node.
