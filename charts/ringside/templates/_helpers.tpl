@@ -32,7 +32,7 @@
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "ringside.controller" .) .Values.serviceAccount.name }}
 {{- else -}}
-{{- default "default" .Values.serviceAccount.name }}
+{{- .Values.serviceAccount.name }}
 {{- end -}}
 {{- end }}
 
@@ -63,11 +63,11 @@ app.kubernetes.io/component: {{ .component }}
 
 {{/* An object's metadata. Takes {root, component, name}, and if they are wanted {namespace ("" for none), labels, annotations}. */}}
 {{- define "ringside.metadata" -}}
-name: {{ .name }}
+name: {{ quote .name }}
 {{- $namespace := .root.Release.Namespace -}}
 {{- if hasKey . "namespace" }}{{ $namespace = .namespace }}{{ end -}}
 {{- with $namespace }}
-namespace: {{ . }}
+namespace: {{ quote . }}
 {{- end }}
 labels:
   {{- merge (dict) (include "ringside.labels" . | fromYaml) (default (dict) .labels) | toYaml | nindent 2 }}
@@ -94,4 +94,20 @@ annotations:
 {{- $service := include "ringside.controller" . -}}
 {{- $names := list (printf "%s.%s.svc" $service .Release.Namespace) (printf "%s.%s.svc.cluster.local" $service .Release.Namespace) $service -}}
 {{- concat $names .Values.certificates.extraNames | uniq | toJson }}
+{{- end }}
+
+{{/* What `ringside-controller inject` needs, so that its sidecars are those that the webhook would make and call this controller. */}}
+{{- define "ringside.injectFlags" -}}
+{{- $controller := printf "%s.%s.svc:%v" (include "ringside.controller" .) .Release.Namespace .Values.service.port -}}
+{{- $flags := list (printf "--image %s" (include "ringside.image" (dict "root" . "image" .Values.sidecar.image))) -}}
+{{- $flags = concat $flags (list (printf "--controller %s" $controller) "--controller-ca ca.crt") -}}
+{{- with .Values.service.clusterIP -}}
+{{- $flags = append $flags (printf "--controller-address %s:%v" (contains ":" . | ternary (printf "[%s]" .) .) $.Values.service.port) -}}
+{{- end -}}
+{{- with .Values.sidecar.seccomp -}}
+{{- if ne .mode "RuntimeDefault" -}}
+{{- $flags = append $flags (printf "--seccomp %s" (eq .mode "Localhost" | ternary (printf "Localhost:%s" .profile) .mode)) -}}
+{{- end -}}
+{{- end -}}
+{{- join " " $flags -}}
 {{- end }}

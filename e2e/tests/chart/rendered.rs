@@ -213,7 +213,7 @@ fn an_api_server_takes_what_every_example_renders() {
     definitions::install(&server);
     others::install(&server);
     // Namespaces of the manifests themselves, which a dry run does not make.
-    for namespace in ["ringside", "ringside-seccomp"] {
+    for namespace in ["ringside", "ringside-seccomp", "123"] {
         let object =
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
         server.apply(&object.to_string());
@@ -249,6 +249,15 @@ fn an_api_server_takes_what_every_example_renders() {
         "--set=policy.default.timeouts.idle=5m,metrics.annotations=true,commonLabels.team=net",
     ];
     check("what no example has", &helm.render(&all));
+    let published = [
+        "--set=service.type=LoadBalancer,service.port=8080,updateStrategy.type=Recreate",
+        "--set=livenessProbe=null,sidecar.resources=null,sidecar.runAsUser=null",
+        "--set=replicaCount=2,podDisruptionBudget.minAvailable=null",
+    ];
+    check("a published Service", &helm.render(&published));
+    // YAML would take both for something else than texts.
+    let words = ["--namespace=123", "--set=fullnameOverride=no"];
+    check("names that are no words", &helm.render(&words));
     for path in [
         "install.yaml",
         "seccomp/daemonset.yaml",
@@ -315,6 +324,15 @@ fn values_that_cannot_be_are_refused_with_a_sentence() {
             "set replicaCount to 2 or more",
         ),
         ("ports.http=8443", "must differ"),
+        ("service.port=8080", "write another"),
+        ("fullnameOverride=1st", "/fullnameOverride"),
+        ("sidecar.backend=tokio-uring", "'auto', 'ring', 'epoll'"),
+        ("sidecar.logLevel=verbose", "/sidecar/logLevel"),
+        ("serviceAccount.create=false", "one that is there"),
+        (
+            "seccomp.install=SecurityProfilesOperator,sidecar.seccomp.mode=Localhost,fullnameOverride=relay",
+            "operator/relay.json",
+        ),
         (
             "seccomp.install=DaemonSet,sidecar.seccomp.mode=Localhost,seccomp.daemonSet.fileName=other.json",
             "write the same",
