@@ -46,6 +46,14 @@ words! {
     }
 }
 
+// Derived by no macro that makes words.
+#[allow(clippy::derivable_impls)]
+impl Default for BackendChoice {
+    fn default() -> Self {
+        Self::Auto
+    }
+}
+
 /// How many workers are asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Workers {

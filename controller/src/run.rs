@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use axum::http::StatusCode;
 use axum::{Json, Router};
 use kube::Client;
+use ringside_api::plain;
 use ringside_api::sync::{HOLD_MILLIS, Refusal, fingerprint_of_trust};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -222,15 +223,11 @@ async fn serve_tls(
     server.serve(listener, leaves, stop).await;
 }
 
+/// As bounded as the port beside it: whoever opens connections and is silent keeps nobody from being answered, and takes no descriptors from it.
 async fn serve_plain(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
-    let stopped = async move {
-        let _ = stop.wait_for(|stop| *stop).await;
-    };
-    if let Err(error) = axum::serve(listener, router)
-        .with_graceful_shutdown(stopped)
-        .await
-    {
-        tracing::error!("probes and metrics are not served any more: {error}");
+    tokio::select! {
+        () = plain::accept(listener, "the listener of probes and metrics", router, || ()) => {}
+        _ = stop.wait_for(|stop| *stop) => {}
     }
 }
 

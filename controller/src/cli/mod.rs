@@ -1,7 +1,6 @@
 //! The command line of `ringside-controller`. It owns names, flags and exit codes; what a command does is elsewhere.
 
 mod check;
-mod describe;
 mod inject;
 mod install_seccomp;
 mod roles;
@@ -14,6 +13,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{CommandFactory as _, Parser, Subcommand};
+use ringside_api::command_line;
 
 /// Ringside's controller: policies down to the sidecars, their state up to kubectl
 #[derive(Debug, Parser)]
@@ -28,8 +28,8 @@ enum Command {
     Check(check::Arguments),
     /// Print the custom resource definitions, for kubectl apply -f -
     Crds,
-    Completions(describe::Completions),
-    Man(describe::Man),
+    Completions(command_line::Completions),
+    Man(command_line::Man),
     Inject(Box<inject::Arguments>),
     InstallSeccomp(install_seccomp::Arguments),
     Roles(roles::Arguments),
@@ -42,8 +42,8 @@ pub(crate) fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Check(arguments) => check::run(&arguments),
         Command::Crds => crds(),
-        Command::Completions(arguments) => describe::completions(Cli::command(), &arguments),
-        Command::Man(arguments) => describe::man(Cli::command(), &arguments),
+        Command::Completions(arguments) => command_line::completions(Cli::command(), &arguments),
+        Command::Man(arguments) => command_line::man(Cli::command(), &arguments),
         Command::Inject(arguments) => inject::run(*arguments),
         Command::InstallSeccomp(arguments) => install_seccomp::run(&arguments),
         Command::Roles(arguments) => roles::run(arguments),
@@ -53,7 +53,7 @@ pub(crate) fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("ringside-controller: {error:#}");
+            eprintln!("ringside-controller: {}", command_line::with_causes(&error));
             ExitCode::FAILURE
         }
     }

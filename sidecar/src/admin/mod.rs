@@ -5,7 +5,6 @@
 
 pub mod ask;
 mod config;
-mod connections;
 mod controller;
 mod drain;
 pub mod history;
@@ -24,6 +23,8 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::routing::{get, post, put};
+
+use ringside_api::plain;
 
 use crate::backend::listen;
 use crate::process::State;
@@ -56,8 +57,26 @@ pub fn serve(listener: TcpListener, state: Arc<State>) -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)
         .context("the admin listener cannot be registered")?;
     let router = router(state.clone())?;
-    tokio::spawn(connections::accept(listener, router, state));
+    let hold = move || Descriptor::of(&state);
+    tokio::spawn(plain::accept(listener, "the admin listener", router, hold));
     Ok(())
+}
+
+/// A descriptor that counts towards the process's limit for as long as this lives. Those that the listener has in reserve are part of what
+/// `accept.descriptorReserve` keeps back, and so not counted beside it.
+struct Descriptor(Arc<State>);
+
+impl Descriptor {
+    fn of(state: &Arc<State>) -> Self {
+        state.team.shared().count_descriptors(1);
+        Descriptor(state.clone())
+    }
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        self.0.team.shared().count_descriptors(-1);
+    }
 }
 
 fn router(state: Arc<State>) -> anyhow::Result<Router> {

@@ -3,8 +3,8 @@
 
 mod check;
 mod controller;
-mod describe;
 mod intercept;
+mod plan;
 mod relay;
 #[cfg(feature = "top")]
 mod top;
@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
+use ringside_api::command_line;
 
 /// The exit code of what failed.
 const FAILED: u8 = 1;
@@ -41,8 +42,8 @@ enum Command {
     Intercept(intercept::Arguments),
     #[cfg(feature = "top")]
     Top(top::Arguments),
-    Completions(describe::Completions),
-    Man(describe::Man),
+    Completions(command_line::Completions),
+    Man(command_line::Man),
     /// Show the whole story on this machine, in about half a minute.
     ///
     /// Starts an application, a sidecar before it and clients that check every byte; makes the kernel refuse the
@@ -77,8 +78,12 @@ pub(crate) fn main() -> ExitCode {
         Command::Intercept(arguments) => intercept::run(arguments),
         #[cfg(feature = "top")]
         Command::Top(arguments) => top::run(&arguments),
-        Command::Completions(arguments) => describe::completions(Arguments::command(), &arguments),
-        Command::Man(arguments) => describe::man(Arguments::command(), &arguments),
+        Command::Completions(arguments) => {
+            command_line::completions(Arguments::command(), &arguments).map_err(Failure::from)
+        }
+        Command::Man(arguments) => {
+            command_line::man(Arguments::command(), &arguments).map_err(Failure::from)
+        }
         Command::Demo => demo(),
     };
     match done {
@@ -89,7 +94,7 @@ pub(crate) fn main() -> ExitCode {
             ExitCode::from(USAGE)
         }
         Err(Failure::Failed(error)) => {
-            eprintln!("error: {}", with_causes(&error));
+            eprintln!("error: {}", command_line::with_causes(&error));
             ExitCode::from(FAILED)
         }
     }
@@ -103,19 +108,6 @@ fn demo() -> Result<(), Failure> {
     }
 }
 
-/// The sentence and its causes on one line; a cause that the sentence tells already is not told again.
-fn with_causes(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if text.is_empty() {
-            text = cause;
-        } else if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,16 +115,5 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn a_cause_is_told_once() {
-        let cause = std::io::Error::other("the port is taken");
-        let error =
-            anyhow::Error::new(cause).context("cannot listen: the port is taken; stop the other");
-        assert_eq!(
-            with_causes(&error.context("no start")),
-            "no start: cannot listen: the port is taken; stop the other"
-        );
     }
 }

@@ -1,11 +1,11 @@
-//! The admin listener's connections: how many, how long, and how slow a client may be.
+//! Connections without TLS that anybody may open, to probes, metrics and pages of either program: how many, how long, and how slow a client
+//! may be.
 //!
 //! The newest is always served, because it may be a probe: where there are too many, the oldest goes, and where load has
 //! used up the process's descriptors, there are some to spare.
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -13,8 +13,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
-
-use crate::process::State;
 
 /// The most connections at once.
 const CONNECTIONS_MAX: usize = 64;
@@ -37,8 +35,14 @@ const SPARES: usize = 4;
 /// How often spares that were used are held again.
 const REFILL: Duration = Duration::from_secs(1);
 
-/// Accepts and serves until the runtime ends.
-pub(super) async fn accept(listener: TcpListener, router: Router, state: Arc<State>) {
+/// Accepts and serves until it is dropped; what is open then goes on until the runtime ends. `hold` is asked for each connection, and what it gives
+/// is kept as long as that. `listener_name` is for the log.
+pub async fn accept<H: Send + 'static>(
+    listener: TcpListener,
+    listener_name: &'static str,
+    router: Router,
+    hold: impl Fn() -> H,
+) {
     // Dropping a sender ends its connection; a connection that ended has dropped its receiver.
     let mut open: VecDeque<oneshot::Sender<()>> = VecDeque::new();
     let mut spares = Spares::default();
@@ -62,7 +66,7 @@ pub(super) async fn accept(listener: TcpListener, router: Router, state: Arc<Sta
             }
             Err(error) => {
                 if !is_failing {
-                    tracing::warn!(%error, "the admin listener cannot accept: it tries again");
+                    tracing::warn!(%error, "{listener_name} cannot accept: it tries again");
                 }
                 is_failing = true;
                 tokio::time::sleep(REST).await;
@@ -76,12 +80,11 @@ pub(super) async fn accept(listener: TcpListener, router: Router, state: Arc<Sta
         }
         let (ends, ended) = oneshot::channel();
         open.push_back(ends);
-        tokio::spawn(serve(stream, router.clone(), ended, Descriptor::of(&state)));
+        tokio::spawn(serve(stream, router.clone(), ended, hold()));
     }
 }
 
-/// Descriptors that are open for nothing, to be closed when one is needed. They are part of what
-/// `accept.descriptorReserve` keeps back, and so not counted beside it.
+/// Descriptors that are open for nothing, to be closed when one is needed.
 #[derive(Default)]
 struct Spares(Vec<File>);
 
@@ -99,28 +102,7 @@ impl Spares {
     }
 }
 
-/// A descriptor that counts towards the process's limit for as long as this lives.
-struct Descriptor(Arc<State>);
-
-impl Descriptor {
-    fn of(state: &Arc<State>) -> Self {
-        state.team.shared().count_descriptors(1);
-        Descriptor(state.clone())
-    }
-}
-
-impl Drop for Descriptor {
-    fn drop(&mut self) {
-        self.0.team.shared().count_descriptors(-1);
-    }
-}
-
-async fn serve(
-    stream: TcpStream,
-    router: Router,
-    ended: oneshot::Receiver<()>,
-    _descriptor: Descriptor,
-) {
+async fn serve<H>(stream: TcpStream, router: Router, ended: oneshot::Receiver<()>, _held: H) {
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_LIMIT)
