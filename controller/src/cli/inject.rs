@@ -125,6 +125,7 @@ pub(super) fn seccomp(given: &str) -> Result<Seccomp, String> {
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let text = read(&arguments.file)?;
     let injection = injection(&arguments)?;
+    injection.check()?;
     // What policies assign, nobody knows here: the sidecar hears of it from its controller.
     let layers = Layers::default();
     let assigned = Assigned {

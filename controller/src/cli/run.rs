@@ -183,6 +183,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .with_max_level(arguments.log_level)
         .with_writer(std::io::stderr)
         .init();
+    arguments.sidecar.injection().check()?;
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -212,8 +212,9 @@ fn probes(probes: &Probes) -> [(String, Value); 3] {
             "startupProbe".to_owned(),
             ask("/startupz", 1, every(probes.startup_limit), 1),
         ),
-        // One answer is enough: the sidecar itself has judged for long enough.
-        ("readinessProbe".to_owned(), ask("/readyz", ready, 1, 1)),
+        // One answer is enough: the sidecar itself has judged for long enough. Who says "unready" says it at once, and who is not there
+        // refuses at once; a node too busy to let it answer within a second is no reason to take the pod out.
+        ("readinessProbe".to_owned(), ask("/readyz", ready, 1, 3)),
         ("livenessProbe".to_owned(), ask("/livez", live, failures, 5)),
     ]
 }

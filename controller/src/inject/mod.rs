@@ -4,6 +4,7 @@
 //! denies nothing and never panics, whatever the JSON; what is injected already is left as it is.
 
 mod additions;
+mod allowed;
 mod budget;
 mod container;
 mod injection;
@@ -23,6 +24,7 @@ use ringside_api::sync::Assigned;
 use serde_json::{Map, Value, json};
 
 use additions::Additions;
+pub use allowed::NotAllowed;
 pub use container::{POD_FILES, STATE};
 pub use injection::{
     Controller, FIRST_LISTEN_PORT_DEFAULT, Injection, Probes, Resources, Seccomp, USER_DEFAULT,

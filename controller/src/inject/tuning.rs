@@ -1,11 +1,12 @@
 //! What a pod says about its own sidecar by annotations: backend, workers, log level, image, resources. It owns their names and
-//! what is allowed; one that is wrong is warned of, and what holds for all pods is used.
+//! that one which is wrong is warned of, and what holds for all pods is used.
 
 use ringside_api::resources::choice::POLICY_ANNOTATION;
 use ringside_api::sentence::{nearest, quoted};
 use ringside_api::{BackendChoice, Workers};
 use serde_json::Value;
 
+use super::allowed::{self, Amounts};
 use super::budget;
 use super::injection::{Injection, Resources};
 use super::interception::INTERCEPT_ANNOTATION;
@@ -16,14 +17,8 @@ use super::{CA_ANNOTATION, INJECT_LABEL, INJECTED_ANNOTATION, SETTINGS_ANNOTATIO
 
 const PREFIX: &str = "ringside.dev/";
 
-/// The longest image reference and log level that are taken, in bytes.
-const TEXT_BYTES_MAX: usize = 1024;
-
 /// The longest name of an object, in bytes.
 const OBJECT_NAME_BYTES_MAX: usize = 253;
-
-/// The least memory that a container can start with.
-const MEMORY_LEAST: (Quantity, &str) = (Quantity::mib(16), "16Mi");
 
 /// The annotations by which a pod tunes its sidecar.
 const KNOWN: [&str; 16] = [
@@ -83,28 +78,15 @@ pub(super) fn read(pod: &Pod<'_>, injection: &Injection, warnings: &mut Vec<Stri
         }
     }
     if let Some(text) = written("log-level") {
-        if is_log_level(text) {
-            tuning.log_level = Some(text.to_owned());
-        } else {
-            say(
-                "log-level",
-                format!(
-                    "{} is no log level: write off, error, warn, info, debug or trace, or directives such as info,ringside::worker=debug",
-                    quoted(text)
-                ),
-            );
+        match allowed::log_level(text) {
+            Ok(()) => tuning.log_level = Some(text.to_owned()),
+            Err(why) => say("log-level", why),
         }
     }
     if let Some(text) = written("image") {
-        if let Some((_, digest)) = text.split_once('@')
-            && !is_digest(digest)
-        {
-            let why = "is no digest: write sha256: and 64 digits of 0-9 and a-f";
-            say("image", format!("{} {why}", quoted(digest)));
-        } else if is_image(text) {
-            tuning.image = text.to_owned();
-        } else {
-            say("image", format!("{} is no image reference", quoted(text)));
+        match allowed::image(text) {
+            Ok(()) => tuning.image = text.to_owned(),
+            Err(why) => say("image", why),
         }
     }
     let nothing = Resources {
@@ -120,16 +102,12 @@ pub(super) fn read(pod: &Pod<'_>, injection: &Injection, warnings: &mut Vec<Stri
         &injection.resources
     };
     let cpu = Bounds {
-        kind: "cpu",
-        least: (Quantity::MILLI, "1m"),
-        example: "100m",
+        amounts: Amounts::CPU,
         request: &defaults.cpu_request,
         limit: &defaults.cpu_limit,
     };
     let memory = Bounds {
-        kind: "memory",
-        least: MEMORY_LEAST,
-        example: "64Mi",
+        amounts: Amounts::MEMORY,
         request: &defaults.memory_request,
         limit: &defaults.memory_limit,
     };
@@ -195,9 +173,7 @@ fn is_object_name(name: &str) -> bool {
 
 /// A request and a limit, and what holds for them.
 struct Bounds<'a> {
-    kind: &'static str,
-    least: (Quantity, &'static str),
-    example: &'static str,
+    amounts: Amounts,
     request: &'a Option<String>,
     limit: &'a Option<String>,
 }
@@ -210,22 +186,12 @@ impl Bounds<'_> {
         say: &mut impl FnMut(&str, String),
     ) -> (Option<String>, Option<String>) {
         let mut own = |what: &str| {
-            let name = format!("{}-{what}", self.kind);
+            let name = format!("{}-{what}", self.amounts.kind);
             let text = written(&name)?;
-            let (least, least_text) = self.least;
-            match Quantity::read(text) {
-                Some(quantity) if quantity >= least => Some((text.to_owned(), quantity)),
-                Some(_) => {
-                    let why = format!("{} is less than {least_text}", quoted(text));
+            match self.amounts.read(text) {
+                Ok(quantity) => Some((text.to_owned(), quantity)),
+                Err(why) => {
                     say(&name, why);
-                    None
-                }
-                None => {
-                    let (given, example) = (quoted(text), self.example);
-                    say(
-                        &name,
-                        format!("{given} is no amount: write one such as {example}"),
-                    );
                     None
                 }
             }
@@ -240,7 +206,7 @@ impl Bounds<'_> {
         match (request, limit) {
             (Some((request, asked)), Some((limit, most))) => {
                 if asked > most {
-                    let kind = self.kind;
+                    let kind = self.amounts.kind;
                     say(
                         &format!("{kind}-request"),
                         format!("{request} is more than {kind}-limit, {limit}"),
@@ -272,56 +238,4 @@ impl Bounds<'_> {
             (None, None) => (default_request, default_limit),
         }
     }
-}
-
-/// A level, or levels by module, as the sidecar reads them.
-fn is_log_level(text: &str) -> bool {
-    let is_level = |level: &str| {
-        ["off", "error", "warn", "info", "debug", "trace"]
-            .iter()
-            .any(|known| level.eq_ignore_ascii_case(known))
-    };
-    let is_module = |module: &str| {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b':';
-        !module.is_empty() && module.bytes().all(allowed)
-    };
-    text.len() <= TEXT_BYTES_MAX
-        && text
-            .split(',')
-            .map(str::trim)
-            .all(|directive| match directive.split_once('=') {
-                None => is_level(directive),
-                Some((module, level)) => is_module(module) && is_level(level),
-            })
-}
-
-/// Whether a node could take this for an image: NAME[:TAG][@DIGEST], nothing but letters, digits and `._-/:@`.
-fn is_image(text: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/:@".contains(&byte);
-    let is_end = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
-    let (name, _) = text.split_once('@').unwrap_or((text, ""));
-    // A registry's host may have capitals; the path behind it may not.
-    let path = name.split_once('/').map_or(name, |(_, path)| path);
-    let path = path.rsplit_once(':').map_or(path, |(path, _)| path);
-    text.len() <= TEXT_BYTES_MAX
-        && text.bytes().all(allowed)
-        && is_end(text.bytes().next())
-        && is_end(text.bytes().next_back())
-        && !path.bytes().any(|byte| byte.is_ascii_uppercase())
-        && !text.contains("//")
-}
-
-/// Whether this is the digest of an image, by one of the algorithms that container runtimes know.
-fn is_digest(text: &str) -> bool {
-    let (algorithm, hex) = text.split_once(':').unwrap_or((text, ""));
-    let digits = match algorithm {
-        "sha256" => 64,
-        "sha384" => 96,
-        "sha512" => 128,
-        _ => return false,
-    };
-    hex.len() == digits
-        && hex
-            .bytes()
-            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
