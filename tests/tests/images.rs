@@ -7,8 +7,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use ringside_tests::processes::{find, installed};
+use ringside_tests::processes::{Process, find, installed};
 use ringside_tests::skip::{build_folder, skip};
+use ringside_tests::{await_some, http};
 use serde_json::Value;
 
 const NAME: &str = "ringside";
@@ -164,6 +165,7 @@ fn judge(image: &Image, name: &str) {
         "{name}: {}",
         String::from_utf8_lossy(&said.stderr)
     );
+    serves_what_it_is_asked_for_in_vain(&program);
     // The path that it was compiled at is nobody's business, and would make it another program elsewhere.
     let told = Command::new("grep")
         .args(["--quiet", "--fixed-strings"])
@@ -174,6 +176,37 @@ fn judge(image: &Image, name: &str) {
         told.expect("grep runs").code(),
         Some(1),
         "{name} tells where it was compiled"
+    );
+}
+
+/// The image has no tokio-uring: a pod that asks for it is served by another backend, and its status says why.
+fn serves_what_it_is_asked_for_in_vain(program: &Path) {
+    let relay = Process::start("the image's program", |folder| {
+        let mut command = Command::new(program);
+        command
+            .args(["relay", "--relay", "web=127.0.0.1:0:127.0.0.1:9"])
+            .args(["--backend", "tokio-uring", "--workers", "1"])
+            .args(["--admin", "127.0.0.1:0", "--admin-port-file"])
+            .arg(folder.join("admin"));
+        command
+    });
+    let admin = await_some("the relay to start", || {
+        let text = fs::read_to_string(relay.folder().join("admin")).ok()?;
+        text.trim().parse().ok()
+    });
+    let status = await_some("its status", || {
+        let answer = http::get(admin, "/statusz").ok()?;
+        serde_json::from_str::<Value>(&answer.body).ok()
+    });
+    let worker = &status["workers"][0];
+    assert!(
+        worker["backend"] == "ring" || worker["backend"] == "epoll",
+        "{worker}"
+    );
+    let reason = text(&worker["reason"]);
+    assert!(
+        reason.contains("tokio-uring is not in this program"),
+        "{reason}"
     );
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use ringside_api::BackendChoice;
+
 use super::{Finding, Machine};
 use crate::backend::Backend;
 use crate::backend::epoll::Epoll;
@@ -21,22 +23,35 @@ const FEATURES: [((u32, u32), &str); 2] = [
 const TRIAL_POOL_BYTES: usize = 1 << 20;
 const TRIAL_OPERATIONS: u32 = 256;
 
-/// Tries the backends, best first.
-pub(super) fn backends() -> (Option<&'static str>, String, Vec<Finding>) {
+/// What makes a ring possible.
+const ALLOW: &str = "allow io_uring_setup, io_uring_enter and io_uring_register in the seccomp profile, on Linux 6.1 or later; see the lines below";
+
+/// Tries the backends, best first, of which one is `asked` for.
+pub(super) fn backends(asked: BackendChoice) -> (Option<&'static str>, String, Vec<Finding>) {
     let ring = Ring::new(Instant::now(), TRIAL_POOL_BYTES, TRIAL_OPERATIONS)
         .map(drop)
         .map_err(|error| error.to_string());
     let epoll = Epoll::new(Instant::now(), TRIAL_POOL_BYTES)
         .map(drop)
         .map_err(|errno| errno.to_string());
-    let (backend, reason, mut findings) = judge(ring, epoll);
-    findings.push(by_name());
+    let (backend, reason, mut findings) = judge(asked, ring, epoll);
+    findings.push(by_name(asked));
     (backend, reason, findings)
 }
 
 /// The backend that is never chosen by itself.
-fn by_name() -> Finding {
+fn by_name(asked: BackendChoice) -> Finding {
     match TokioUring::new(Instant::now(), TRIAL_POOL_BYTES, TRIAL_OPERATIONS) {
+        Err(error) if !TokioUring::IS_BUILT => Finding::note(
+            TokioUring::NAME,
+            format!("{error}; `--backend tokio-uring` takes what `auto` does"),
+            "leave it: `--backend ring` is io_uring too, and faster",
+        ),
+        Err(error) if asked == BackendChoice::TokioUring => Finding::problem(
+            TokioUring::NAME,
+            format!("{error}; it is asked for, and the relay would not start"),
+            "ask for `--backend auto`, which takes another one",
+        ),
         Ok(_) => Finding::ok(
             TokioUring::NAME,
             "works; taken only with `--backend tokio-uring`",
@@ -50,6 +65,7 @@ fn by_name() -> Finding {
 }
 
 fn judge(
+    asked: BackendChoice,
     ring: Result<(), String>,
     epoll: Result<(), String>,
 ) -> (Option<&'static str>, String, Vec<Finding>) {
@@ -60,10 +76,15 @@ fn judge(
     };
     let ring = match ring {
         Ok(()) => Finding::ok("io_uring", "a ring was set up, tried and closed"),
+        Err(error) if asked == BackendChoice::Ring => Finding::problem(
+            "io_uring",
+            format!("{error}; `--backend ring` is asked for, and the relay would not start"),
+            ALLOW,
+        ),
         Err(error) => Finding::note(
             "io_uring",
             format!("{error}; the relay falls back to epoll"),
-            "allow io_uring_setup, io_uring_enter and io_uring_register in the seccomp profile, on Linux 6.1 or later; see the lines below",
+            ALLOW,
         ),
     };
     let epoll = match epoll {
@@ -188,16 +209,19 @@ mod tests {
     }
 
     #[test]
-    fn only_no_backend_at_all_is_a_problem() {
+    fn only_no_backend_at_all_or_not_the_one_that_is_asked_for_is_a_problem() {
         let eperm = || Err("io_uring_setup: not permitted".to_owned());
-        let (backend, reason, findings) = judge(eperm(), Ok(()));
+        let (backend, reason, findings) = judge(BackendChoice::Auto, eperm(), Ok(()));
         assert_eq!(backend, Some("epoll"));
         assert!(reason.contains("not permitted"), "{reason}");
         assert!(findings.iter().all(|f| f.level != Level::Problem));
-        let (backend, _, findings) = judge(eperm(), eperm());
+        let (backend, _, findings) = judge(BackendChoice::Auto, eperm(), eperm());
         assert_eq!(backend, None);
         assert!(findings.iter().any(|f| f.level == Level::Problem));
-        assert_eq!(judge(Ok(()), Ok(())).0, Some("ring"));
+        assert_eq!(judge(BackendChoice::Auto, Ok(()), Ok(())).0, Some("ring"));
+        // The relay falls back unless it is asked for by name.
+        let (_, _, findings) = judge(BackendChoice::Ring, eperm(), Ok(()));
+        assert!(findings.iter().any(|f| f.level == Level::Problem));
     }
 
     #[test]

@@ -99,7 +99,7 @@ impl Report {
 
 /// Looks at everything, and tries what a relay of this plan would use.
 pub fn check(machine: &Machine, plan: &Plan) -> Report {
-    let (backend, reason, mut findings) = kernel::backends();
+    let (backend, reason, mut findings) = kernel::backends(plan.backend);
     findings.insert(0, kernel::version(machine));
     findings.push(kernel::sysctl(machine));
     findings.push(kernel::seccomp(machine));

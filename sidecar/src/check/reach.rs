@@ -4,6 +4,8 @@ use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
+use ringside_api::BackendChoice;
+
 use super::Finding;
 use crate::admin::ask;
 use crate::settings::controller::{self, Controller};
@@ -14,6 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// What a relay would be started with, as far as it can be tried before.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
+    /// The backend that it asks for.
+    pub backend: BackendChoice,
     /// The admin listener, if there is to be one.
     pub admin: Option<SocketAddr>,
     /// Relays by name, and where they would listen.

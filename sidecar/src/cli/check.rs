@@ -3,21 +3,20 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context;
 use ringside::check::{Machine, Plan, Report, check};
-use ringside::process::{AdminListener, Overrides};
-use ringside::settings;
-use ringside_api::{Config, Relay};
+use ringside::process::AdminListener;
+use ringside_api::Config;
 
 use super::{FAILED, Failure};
 
 /// Say what this kernel and container allow, and what to do about it
 ///
 /// Tries io_uring and epoll for real, and looks at limits and sysctls that a relay meets under load. It changes nothing.
-/// Each line is ok, note (works, could be better) or problem. With the flags of `relay`, or in their environment, it also tries the ports that
-/// such a relay would listen on, and whether its controller can be reached.
+/// Each line is ok, note (works, could be better) or problem. With the flags by which `relay` is told what to be, or in their environment, it also
+/// tries the backend and the ports that such a relay would have, and whether its controller can be reached.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes: 0 no problem, 1 at least one, 2 usage.")]
 pub(crate) struct Arguments {
@@ -25,22 +24,8 @@ pub(crate) struct Arguments {
     #[arg(long)]
     json: bool,
 
-    /// A relay whose port is tried; may be given several times
-    #[arg(
-        long,
-        value_name = "NAME=LISTEN:TARGET",
-        env = "RINGSIDE_RELAY",
-        value_delimiter = ','
-    )]
-    relay: Vec<Relay>,
-
-    /// The YAML file whose relays' ports are tried
-    #[arg(long, value_name = "FILE", env = "RINGSIDE_CONFIG")]
-    config: Option<PathBuf>,
-
-    /// Where the admin listener would be: IP:PORT or off [default: 0.0.0.0:15490]
-    #[arg(long, value_name = "ADDR", env = "RINGSIDE_ADMIN", value_parser = super::relay::admin)]
-    admin: Option<AdminListener>,
+    #[command(flatten)]
+    plan: super::plan::PlanFlags,
 
     #[command(flatten)]
     controller: super::controller::Flags,
@@ -48,18 +33,17 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     fn plan(self) -> Result<Plan, Failure> {
-        let config = match &self.config {
-            Some(path) => settings::load(path).map_err(anyhow::Error::from)?.config,
-            None => Config::of_relays(self.relay).into(),
-        };
-        let overrides = Overrides {
-            admin: self.admin,
-            ..Overrides::default()
-        };
+        let overrides = self.plan.overrides();
+        let planned = self.plan.load()?;
+        let config = planned.map_or_else(
+            || Arc::new(Config::of_relays(Vec::new())),
+            |planned| planned.config,
+        );
         let config = overrides.over(&config);
         let relays = config.relays.iter();
         Ok(Plan {
-            admin: (self.admin != Some(AdminListener::Off)).then_some(config.admin),
+            backend: config.backend,
+            admin: (overrides.admin != Some(AdminListener::Off)).then_some(config.admin),
             relays: relays
                 .map(|relay| (relay.name.clone(), relay.listen.0))
                 .collect(),

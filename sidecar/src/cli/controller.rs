@@ -51,7 +51,7 @@ pub(crate) struct Flags {
 
 fn connect_to(given: &str) -> Result<SocketAddr, String> {
     given.parse().map_err(|_| {
-        format!("`{given}` is no address to connect to: write IP:PORT, such as 10.96.0.17:8443")
+        format!("`{given}` is no address to connect to: write IP:PORT, such as 10.96.0.17:443")
     })
 }
 

@@ -36,22 +36,28 @@ pub(crate) struct Arguments {
     remove: bool,
 }
 
+/// A line. What is done is done, whether anybody can be told or not.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
 /// Sets, shows or removes.
 pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     if arguments.remove {
         intercept::remove().context("the rules are not removed")?;
-        println!("nothing is redirected any more");
+        say("nothing is redirected any more");
         return Ok(());
     }
     let rules = Rules::new(arguments.redirect).map_err(Failure::Usage)?;
     if arguments.print {
-        // Whoever reads may have seen enough.
         let _ = std::io::stdout().write_all(rules.to_string().as_bytes());
         return Ok(());
     }
     intercept::apply(&rules).context("nothing is redirected")?;
     for Redirect { from, to } in rules.redirects() {
-        println!("connections from outside to port {from} go to port {to}");
+        say(&format!(
+            "connections from outside to port {from} go to port {to}"
+        ));
     }
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! How the demo tells its story: a line a second, in colour on a terminal (not with NO_COLOR), plain in a pipe.
 
+use std::io::Write as _;
 use std::time::Duration;
 
-use anstream::println;
 use anstyle::{AnsiColor, Style};
 
 use super::Story;
@@ -35,6 +35,13 @@ pub(super) struct Moment {
     pub(super) reason: String,
 }
 
+/// A line. Whoever reads may have seen enough.
+macro_rules! say {
+    ($($said:tt)*) => {{
+        let _ = writeln!(anstream::stdout(), $($said)*);
+    }};
+}
+
 const GOOD: Style = AnsiColor::Green.on_default();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 const FAINT: Style = Style::new().dimmed();
@@ -49,16 +56,17 @@ impl Screen {
 
     pub(super) fn opening(&self, application: &Application, sidecar: &Sidecar) {
         let backend = &sidecar.backend;
-        println!(
+        say!(
             "{STRONG}Ringside{STRONG:#}: clients -> sidecar {} ({backend}) -> application {}",
-            sidecar.address, application.address
+            sidecar.address,
+            application.address
         );
-        println!(
+        say!(
             "Metrics and probes of the sidecar: http://{}/",
             sidecar.admin
         );
-        println!();
-        println!(
+        say!();
+        say!(
             "{FAINT}  time  chapter    requests/s     MB/s  pushback  backoffs/s  batch  accept   conns  ready{FAINT:#}"
         );
     }
@@ -85,7 +93,7 @@ impl Screen {
         } else {
             GOOD
         };
-        println!(
+        say!(
             "{:5.1}s  {chapter:9}  {:10.0}  {:7.2}  {pushback}{:7}%{pushback:#}  {:10.0}  {:5}  {}{:6}{:#}  {:6}  {}{}{:#} {FAINT}{}{FAINT:#}",
             moment.at.as_secs_f64(),
             moment.requests_per_second,
@@ -105,17 +113,15 @@ impl Screen {
     }
 
     pub(super) fn fault_begins(&self, time: Duration) {
-        println!(
-            "{BAD}-- for {time:?} every submission to the kernel now fails with EAGAIN{BAD:#}"
-        );
+        say!("{BAD}-- for {time:?} every submission to the kernel now fails with EAGAIN{BAD:#}");
     }
 
     pub(super) fn fault_ends(&self) {
-        println!("{GOOD}-- the kernel takes submissions again{GOOD:#}");
+        say!("{GOOD}-- the kernel takes submissions again{GOOD:#}");
     }
 
     pub(super) fn no_injection(&self, why: &str) {
-        println!("{BAD}-- the fault is left out: {why}{BAD:#}");
+        say!("{BAD}-- the fault is left out: {why}{BAD:#}");
     }
 
     pub(super) fn ending(&self, story: &Story, first_loss: Option<&str>, failures: &[String]) {
@@ -124,33 +130,33 @@ impl Screen {
                 format!("{:.2} s", time.as_secs_f64())
             })
         };
-        println!();
-        println!("{STRONG}What happened{STRONG:#}");
-        println!(
+        say!();
+        say!("{STRONG}What happened{STRONG:#}");
+        say!(
             "  relayed             {} requests, {:.1} MB, every byte checked",
             story.requests,
             story.bytes as f64 / 1e6
         );
-        println!("  lost                {}", story.lost);
+        say!("  lost                {}", story.lost);
         if let Some(loss) = first_loss {
-            println!("  the first loss      {loss}");
+            say!("  the first loss      {loss}");
         }
         if let Some(refused) = story.refused_submissions {
-            println!("  refused submissions {refused}");
-            println!(
+            say!("  refused submissions {refused}");
+            say!(
                 "  unready after       {} of the fault",
                 time(story.unready_after)
             );
-            println!(
+            say!(
                 "  traffic back after  {} of its end",
                 time(story.traffic_back_after)
             );
-            println!(
+            say!(
                 "  ready again after   {} of its end",
                 time(story.ready_back_after)
             );
         }
-        println!(
+        say!(
             "  drained on SIGTERM  {}",
             if story.drained_cleanly {
                 "yes, exit 0"
@@ -158,12 +164,12 @@ impl Screen {
                 "no"
             }
         );
-        println!();
+        say!();
         if failures.is_empty() {
-            println!("{GOOD}Nothing was lost.{GOOD:#}");
+            say!("{GOOD}Nothing was lost.{GOOD:#}");
         }
         for failure in failures {
-            println!("{BAD}Failed: {failure}.{BAD:#}");
+            say!("{BAD}Failed: {failure}.{BAD:#}");
         }
     }
 }

@@ -63,7 +63,10 @@ fn address(given: &str) -> Option<String> {
     if bare.is_empty() || bare.contains(is_strange) {
         return None;
     }
-    if let Ok(ip) = bare.parse::<std::net::IpAddr>() {
+    let inside = bare
+        .strip_prefix('[')
+        .and_then(|bare| bare.strip_suffix(']'));
+    if let Ok(ip) = inside.unwrap_or(bare).parse::<std::net::IpAddr>() {
         return Some(std::net::SocketAddr::new(ip, ADMIN_PORT_DEFAULT).to_string());
     }
     match bare.rsplit_once(':') {
@@ -227,6 +230,7 @@ mod tests {
             ("10.0.0.7:9000", "10.0.0.7:9000"),
             ("10.0.0.7", "10.0.0.7:15490"),
             ("::1", "[::1]:15490"),
+            ("[::1]", "[::1]:15490"),
             ("[::1]:9000", "[::1]:9000"),
             ("relay.shop", "relay.shop:15490"),
             ("http://relay.shop:80/", "relay.shop:80"),

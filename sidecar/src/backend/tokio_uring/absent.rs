@@ -18,6 +18,9 @@ use crate::time::Time;
 pub enum TokioUring {}
 
 impl TokioUring {
+    /// Whether this program has it.
+    pub const IS_BUILT: bool = false;
+
     /// There is none.
     ///
     /// # Errors
@@ -30,7 +33,7 @@ impl TokioUring {
         Err(SetupError {
             step: "tokio-uring is not in this program",
             errno: Errno(libc::EOPNOTSUPP),
-            hint: "; static programs, such as the images', are built without it: `--backend ring` is io_uring too, and faster",
+            hint: "; static programs, such as the images', are built without it",
         })
     }
 }

@@ -68,6 +68,9 @@ pub struct TokioUring {
 }
 
 impl TokioUring {
+    /// Whether this program has it.
+    pub const IS_BUILT: bool = true;
+
     /// A runtime for the calling thread, tried and prewarmed for `operations` in flight.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ pub struct Address {
 /// What is wrong with an address.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
-    "{given:?} is no address of a controller: {problem}; write https://NAME:PORT, such as https://ringside-controller.ringside.svc:8443"
+    "{given:?} is no address of a controller: {problem}; write https://NAME:PORT, such as https://ringside-controller.ringside.svc:443"
 )]
 pub struct AddressError {
     given: String,

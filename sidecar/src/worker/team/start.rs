@@ -128,10 +128,17 @@ impl Start {
                     self.tell(BackendReport::of::<TokioUring>("asked for"));
                     return self.turn(backend, settings);
                 }
-                Err(refused) if is_first => {
+                Err(refused) if is_first && TokioUring::IS_BUILT => {
                     return Attempt::NoBackend(NoBackend::refused(TokioUring::NAME, &refused));
                 }
-                Err(refused) => reasons.push(format!("no tokio-uring: {refused}")),
+                // A pod that asks for what its image does not have is served all the same.
+                Err(refused) => {
+                    if is_first {
+                        let worker = self.surroundings.index;
+                        tracing::warn!(worker, "tokio-uring is asked for: {refused}");
+                    }
+                    reasons.push(format!("no tokio-uring: {refused}"));
+                }
             }
         }
         if wants != BackendChoice::Epoll {
