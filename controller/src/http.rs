@@ -59,15 +59,16 @@ pub fn router(sources: Sources) -> Router {
 }
 
 async fn readyz(State(sources): State<Sources>) -> Response {
-    if sources.seen.all() {
-        (StatusCode::OK, "ready\n").into_response()
+    // Without a certificate nobody could ask it anything by TLS.
+    let lacks = if !sources.seen.all() {
+        "policies and pods have not been read yet\n".to_owned()
+    } else if !sources.certificates.is_ready() {
+        let problem = sources.certificates.problem().unwrap_or_default();
+        format!("there is no certificate to answer with yet: {problem}\n")
     } else {
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "policies and pods have not been read yet\n",
-        )
-            .into_response()
-    }
+        return (StatusCode::OK, "ready\n").into_response();
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, lacks).into_response()
 }
 
 /// Whether a policy is ready, and the sentence for it.

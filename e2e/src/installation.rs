@@ -34,6 +34,9 @@ pub struct Installation<'s> {
     token: String,
 }
 
+/// The flag of a replica that lingers for nobody.
+const ENDS_AT_ONCE: [&str; 1] = ["--linger-seconds=0"];
+
 impl<'s> Installation<'s> {
     /// Its namespace, roles and service account, known to the API server's authorizer.
     ///
@@ -108,7 +111,7 @@ impl<'s> Installation<'s> {
     #[track_caller]
     pub fn start_at(&self, port: u16, replica: &str) -> Controller {
         let kubeconfig = self.server.kubeconfig_with_token(&self.token);
-        self.start_with(&kubeconfig, [port, 0], replica, 0)
+        self.start_with(&kubeconfig, [port, 0], replica, &ENDS_AT_ONCE)
     }
 
     /// A replica where one was that is gone, for sidecars and for people.
@@ -118,14 +121,19 @@ impl<'s> Installation<'s> {
     #[track_caller]
     pub fn start_in_place_of(&self, gone: &Controller, replica: &str) -> Controller {
         let kubeconfig = self.server.kubeconfig_with_token(&self.token);
-        self.start_with(&kubeconfig, [gone.tls.port(), gone.http.port()], replica, 0)
+        self.start_with(
+            &kubeconfig,
+            [gone.tls.port(), gone.http.port()],
+            replica,
+            &ENDS_AT_ONCE,
+        )
     }
 
-    /// A replica that goes on answering for so many seconds once it is told to end; the others end at once.
+    /// A replica with these flags besides, such as `--linger-seconds=20`; the others end at once.
     #[track_caller]
-    pub fn start_lingering(&self, replica: &str, seconds: u32) -> Controller {
+    pub fn start_flagged(&self, replica: &str, flags: &[&str]) -> Controller {
         let kubeconfig = self.server.kubeconfig_with_token(&self.token);
-        self.start_with(&kubeconfig, [free_port(), 0], replica, seconds)
+        self.start_with(&kubeconfig, [free_port(), 0], replica, flags)
     }
 
     /// A replica, which reaches the API server as `kubeconfig` says, such as through a proxy.
@@ -134,7 +142,7 @@ impl<'s> Installation<'s> {
     /// If it does not start.
     #[track_caller]
     pub fn start_by(&self, kubeconfig: &Path, replica: &str) -> Controller {
-        self.start_with(kubeconfig, [free_port(), 0], replica, 0)
+        self.start_with(kubeconfig, [free_port(), 0], replica, &ENDS_AT_ONCE)
     }
 
     #[track_caller]
@@ -143,7 +151,7 @@ impl<'s> Installation<'s> {
         kubeconfig: &Path,
         [tls, http]: [u16; 2],
         replica: &str,
-        linger_seconds: u32,
+        flags: &[&str],
     ) -> Controller {
         let [tls, http] = [tls, http].map(|port| format!("127.0.0.1:{port}"));
         let process = Process::start("the controller", |folder| {
@@ -154,7 +162,7 @@ impl<'s> Installation<'s> {
                 .args(["--listen", &tls, "--service-address", &tls])
                 .args(["--namespace", self.name(), "--webhooks", self.name()])
                 .args(["--pod-name", replica, "--certificate-name", "127.0.0.1"])
-                .arg(format!("--linger-seconds={linger_seconds}"))
+                .args(flags)
                 .arg("--ports-file")
                 .arg(folder.join("ports"));
             command

@@ -340,7 +340,7 @@ fn a_replica_that_is_told_to_end_leads_no_more_and_answers_webhooks_for_a_while(
     };
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let (release, shop) = (Installation::new(server), server.namespace("shop"));
-    let mut controller = release.start_lingering("one", 20);
+    let mut controller = release.start_flagged("one", &["--linger-seconds=20"]);
     controller.await_leading();
     let webhooks = release.install_webhooks(shop.name(), controller.tls);
 

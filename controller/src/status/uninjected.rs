@@ -42,7 +42,7 @@ pub fn why(pod: &Value, release: &str) -> Option<Why> {
         )),
         Outcome::Patch(_) => Some(Why {
             reason: "NotInjected",
-            note: "This pod asks for a relay and has none, because the webhook was not reached when it was made; it works without. Once the controller is ready, delete the pod, or restart its Deployment: what is made anew gets its relay".to_owned(),
+            note: "This pod asks for a relay and has none: the webhook was not reached when it was made, or is not asked about this pod or its namespace, as its selectors say. It works without. If it is to have one, delete it once the controller is ready, or restart its Deployment: what is made anew gets its relay".to_owned(),
         }),
     }
 }

@@ -1,6 +1,7 @@
 //! A sidecar's line: a connection after its first call, with calls up and replies down in frames.
 //!
-//! It owns the order of them: a call that comes while one is held takes its place, and after a refusal the line ends. It judges no call.
+//! It owns the order of them: a call that comes while one is held takes its place, and after a refusal the line ends. A call whose sidecar has gone
+//! before it was judged is none: it would take the place of one on the sidecar's next line. It judges no call.
 
 use std::sync::Arc;
 
@@ -41,38 +42,49 @@ pub(super) async fn speak<S: AsyncRead + AsyncWrite + Unpin>(
         held: first,
         _is_asked: activity.begin(),
     });
+    // What came while the call before it was judged.
+    let mut next = None;
     loop {
-        let answered = async {
-            match &mut open {
-                Some(open) => (open.number, open.held.answer().await),
-                None => std::future::pending().await,
-            }
-        };
-        let frame = tokio::select! {
-            (number, answer) = answered => {
-                open = None;
-                if !reply(&sync, frames.get_mut(), number, answer).await {
-                    return;
+        let frame = match next.take() {
+            Some(frame) => frame,
+            None => {
+                let answered = async {
+                    match &mut open {
+                        Some(open) => (open.number, open.held.answer().await),
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    (number, answer) = answered => {
+                        open = None;
+                        if !reply(&sync, frames.get_mut(), number, answer).await {
+                            return;
+                        }
+                        continue;
+                    }
+                    // Gone, or sending more than may be: nobody is there to tell.
+                    frame = frames.next() => match frame {
+                        Some(Ok(frame)) => frame,
+                        Some(Err(_)) | None => return,
+                    },
                 }
-                continue;
             }
-            frame = frames.next() => frame,
         };
-        // Gone, or sending more than may be: nobody is there to tell.
-        let Some(Ok(frame)) = frame else { return };
         let is_asked = activity.begin();
         // On the heap, and gone when it is taken: its state would be held for as long as the call is.
-        let taken = Box::pin(async {
-            let call: Call = serde_json::from_slice(&frame)
-                .map_err(|error| (0, Refused::Malformed(error.to_string())))?;
-            let number = call.number;
-            let held = admit(&sync, &call.token, call.report).await;
-            held.map(|held| (number, held))
-                .map_err(|refused| (number, refused))
-        });
-        let taken = taken.await;
-        drop(frame);
-        match taken {
+        let mut taken = Box::pin(taken(&sync, &frame));
+        let judged = tokio::select! {
+            judged = &mut taken => judged,
+            frame = frames.next() => match frame {
+                Some(Ok(frame)) => {
+                    // One at a time, so that nobody has the API server asked about many.
+                    next = Some(frame);
+                    taken.await
+                }
+                Some(Err(_)) | None => return,
+            },
+        };
+        match judged {
             Ok((number, held)) => {
                 open = Some(Open {
                     number,
@@ -85,6 +97,17 @@ pub(super) async fn speak<S: AsyncRead + AsyncWrite + Unpin>(
                 return;
             }
         }
+    }
+}
+
+/// A call that came as a frame, with its number.
+async fn taken(sync: &Arc<Sync>, frame: &[u8]) -> Result<(u32, Held), (u32, Refused)> {
+    let call: Call = serde_json::from_slice(frame)
+        .map_err(|error| (0, Refused::Malformed(error.to_string())))?;
+    let number = call.number;
+    match admit(sync, &call.token, call.report).await {
+        Ok(held) => Ok((number, held)),
+        Err(refused) => Err((number, refused)),
     }
 }
 

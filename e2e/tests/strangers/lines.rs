@@ -3,10 +3,12 @@
 use kube::ResourceExt;
 use ringside_e2e::caller::{Caller, upgrade};
 use ringside_e2e::definitions::installed;
+use ringside_e2e::forwarder::{Forwarder, Passage};
 use ringside_e2e::installation::Installation;
+use ringside_tests::await_that;
 use serde_json::{Value, json};
 
-use crate::story::{Sidecar, Story};
+use crate::story::{Sidecar, Story, another_token};
 
 fn call(number: u32, token: &str, report: &Value) -> Vec<u8> {
     json!({"number": number, "token": token, "report": report})
@@ -114,6 +116,45 @@ fn each_call_on_a_line_is_judged_by_itself() {
     hasty.send(&bytes).unwrap();
     assert_eq!(hasty.answer().unwrap().status, 101);
     assert_eq!(hasty.rest().unwrap(), b"");
+}
+
+#[test]
+fn a_call_whose_sidecar_has_gone_takes_nobodys_place() {
+    let Some(server) = installed("a_call_whose_sidecar_has_gone_takes_nobodys_place") else {
+        return;
+    };
+    let (release, shop) = (Installation::new(server), server.namespace("shop"));
+    let (way, kubeconfig) = Forwarder::to(server);
+    let controller = release.start_by(&kubeconfig, "one");
+    let story = Story::of(server, &release, &shop, controller);
+    let neighbour = Sidecar::new(server, &shop, "neighbour");
+    let (token, report) = (story.honest.token.as_str(), &story.honest.report);
+
+    // It has shown another token, which the API server is slow to review, when its connection breaks.
+    let mut gone = line(&story, &story.honest);
+    let held = without_news(&mut gone, token, report);
+    let anew = another_token(server, &shop, &story.honest.pod);
+    let before = story.count("token_reviews_total");
+    way.set(Passage::Stalled);
+    gone.send_frame(&call(6, &anew, report)).unwrap();
+    await_that("the token to be reviewed", || {
+        story.count("token_reviews_total") > before
+    });
+    drop(gone);
+    let mut here = line(&story, &story.honest);
+    here.send_frame(&call(9, token, &held)).unwrap();
+    way.set(Passage::Open);
+    // Whoever comes later has been reviewed, and so has it.
+    for _ in 0..3 {
+        let anew = another_token(server, &shop, &neighbour.pod);
+        let answer = story
+            .connect()
+            .call(Some(&anew), &neighbour.report.to_string());
+        assert_eq!(answer.unwrap().status, 200);
+    }
+    shop.apply("{apiVersion: ringside.dev/v1alpha1, kind: RelayPolicy, metadata: {name: web}, spec: {podSelector: {}, batch: {max: 77}}}");
+    let (number, answer) = here.reply().unwrap();
+    assert_eq!((number, answer.status), (9, 200), "{answer:?}");
 }
 
 /// The report of one that has taken all that the controller says, so that its call is held.

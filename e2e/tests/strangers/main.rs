@@ -18,6 +18,7 @@ use ringside_e2e::identity::{self, AUDIENCE};
 use ringside_e2e::installation::Installation;
 use ringside_e2e::kubelet::Kubelet;
 use ringside_tests::await_that;
+use ringside_tests::http;
 use ringside_tests::skip::skip;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
@@ -242,10 +243,7 @@ fn whoever_is_no_pods_sidecar_is_refused_with_a_sentence() {
     }
 
     // Hundreds of the same are a line of the log each ten seconds, and no question to the API server.
-    let reviews = |story: &Story| {
-        let metrics = story.controller.metrics().unwrap();
-        metrics.sum("ringside_controller_token_reviews_total", &[])
-    };
+    let reviews = |story: &Story| story.count("token_reviews_total");
     let before = reviews(&story);
     let line = "the token is not accepted: it is no service account token";
     let count = |story: &Story| story.controller.process.log().matches(line).count();
@@ -315,10 +313,7 @@ fn ten_thousand_connections_that_ask_nothing_keep_no_sidecar_out() {
     setrlimit(Resource::Nofile, raised).unwrap();
     let (release, shop) = (Installation::new(server), server.namespace("shop"));
     let mut story = Story::begin(server, &release, &shop);
-    let count = |story: &Story, name: &str| {
-        let metrics = story.controller.metrics().expect("metrics");
-        metrics.sum(&format!("ringside_controller_{name}"), &[])
-    };
+    let count = |story: &Story, name: &str| story.count(name);
 
     // A call that is held open all the while.
     let mut held_by = Sidecar::new(server, &shop, "held");
@@ -399,4 +394,43 @@ fn ten_thousand_connections_that_ask_nothing_keep_no_sidecar_out() {
     assert!(lines < 200, "{lines} lines in the log");
     story.honest_is_served();
     drop((many, handshaken));
+}
+
+#[test]
+fn connections_to_the_port_of_probes_that_ask_nothing_take_nothing() {
+    let test = "connections_to_the_port_of_probes_that_ask_nothing_take_nothing";
+    let Some(server) = installed(test) else {
+        return;
+    };
+    let (release, shop) = (Installation::new(server), server.namespace("shop"));
+    let mut story = Story::begin(server, &release, &shop);
+    let process = &story.controller.process;
+    let before = process.descriptors();
+    let silent: Vec<_> = (0..500)
+        .map(|_| TcpStream::connect(story.controller.http).expect("a connection"))
+        .collect();
+    // The newest is answered, whoever came before.
+    let alive = http::get(story.controller.http, "/livez").expect("an answer");
+    assert_eq!(alive.status, 200);
+    let grown = process.descriptors() - before;
+    assert!(grown < 100, "{grown} descriptors for {}", silent.len());
+    story.honest_is_served();
+}
+
+#[test]
+fn a_replica_without_a_certificate_is_not_ready_and_says_why() {
+    let Some(server) = installed("a_replica_without_a_certificate_is_not_ready_and_says_why")
+    else {
+        return;
+    };
+    let release = Installation::new(server);
+    let flags = ["--linger-seconds=0", "--external-certificates"];
+    let controller = release.start_flagged("one", &flags);
+    let why = "there is no certificate to answer with yet: ";
+    await_that("it to say that it has no certificate", || {
+        http::get(controller.http, "/readyz")
+            .is_ok_and(|answer| answer.status == 503 && answer.body.contains(why))
+    });
+    let answer = http::get(controller.http, "/readyz").expect("an answer");
+    assert!(answer.body.contains("Secret"), "{answer:?}");
 }

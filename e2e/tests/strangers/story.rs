@@ -35,13 +35,11 @@ impl Sidecar {
                 "annotations": {"ringside.dev/injected": "test"}},
             "spec": {"serviceAccountName": "default", "containers": [{"name": "app", "image": "app"}]},
         });
-        let (pod, token) = runtime().block_on(async {
-            let client = server.client();
-            let kubelet = Kubelet::new(client.clone(), shop.name(), "node");
-            let pod = kubelet.create(pod).await.unwrap();
-            let token = identity::token(&client, shop.name(), "default", AUDIENCE, Some(&pod));
-            (pod.clone(), token.await.unwrap())
+        let pod = runtime().block_on(async {
+            let kubelet = Kubelet::new(server.client(), shop.name(), "node");
+            kubelet.create(pod).await.unwrap()
         });
+        let token = another_token(server, shop, &pod);
         let report = report(shop.name(), name, &pod.uid().unwrap(), "Stays");
         Self { pod, token, report }
     }
@@ -50,6 +48,15 @@ impl Sidecar {
         let answer = caller.call(Some(&self.token), &self.report.to_string());
         answer.expect("an answer to a sidecar")
     }
+}
+
+/// A token that nobody has seen.
+pub(crate) fn another_token(server: &ApiServer, shop: &Namespace<'_>, pod: &Pod) -> String {
+    runtime().block_on(async {
+        let client = server.client();
+        let token = identity::token(&client, shop.name(), "default", AUDIENCE, Some(pod));
+        token.await.unwrap()
+    })
 }
 
 /// The controller, and a sidecar that it serves.
@@ -66,7 +73,16 @@ impl Story {
         release: &Installation<'_>,
         shop: &Namespace<'_>,
     ) -> Self {
-        let controller = release.start("one");
+        Self::of(server, release, shop, release.start("one"))
+    }
+
+    /// The same with a replica that has been started.
+    pub(crate) fn of(
+        server: &ApiServer,
+        release: &Installation<'_>,
+        shop: &Namespace<'_>,
+        controller: Controller,
+    ) -> Self {
         controller.await_leading();
         controller.await_ready();
         let tls = caller::tls(&release.ca_pem());
@@ -90,6 +106,12 @@ impl Story {
     pub(crate) fn honest_is_served(&mut self) {
         let answer = self.honest.call(&mut self.caller);
         assert_eq!(answer.status, 200, "{answer:?}");
+    }
+
+    /// What the controller counts.
+    pub(crate) fn count(&self, name: &str) -> f64 {
+        let metrics = self.controller.metrics().expect("metrics");
+        metrics.sum(&format!("ringside_controller_{name}"), &[])
     }
 
     /// The most memory that the controller has had, in bytes.
