@@ -137,6 +137,7 @@ fn pods_are_picked_by_name_label_and_policy() {
         picked(server, &shop, &["-l", "app in (web, db)"]),
         ["db-1", "web-1"]
     );
+    assert_eq!(picked(server, &shop, &["-lapp=web"]), ["web-1"]);
 
     // Made in one second or not, `a-first` is before `b-second` for both.
     policy(
@@ -208,6 +209,17 @@ fn pods_are_picked_by_name_label_and_policy() {
     assert!(
         code != Some(0) && said.contains("nowhere"),
         "{code:?} {said}"
+    );
+    let nowhere =
+        Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugin/kubectl-ringside"))
+            .arg("pods")
+            .env("KUBECTL", "/nowhere/kubectl")
+            .output()
+            .expect("the plugin can be started");
+    let said = String::from_utf8_lossy(&nowhere.stderr);
+    assert!(
+        nowhere.status.code() == Some(1) && said.contains("there is no /nowhere/kubectl here"),
+        "{said}"
     );
     let help = plugin(server, &["--help"]);
     assert!(String::from_utf8_lossy(&help.stdout).contains("Usage: kubectl ringside"));
