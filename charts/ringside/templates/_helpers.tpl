@@ -102,7 +102,7 @@ annotations:
 {{- $flags := list (printf "--image %s" (include "ringside.image" (dict "root" . "image" .Values.sidecar.image))) -}}
 {{- $flags = concat $flags (list (printf "--controller %s" $controller) "--controller-ca ca.crt") -}}
 {{- with .Values.service.clusterIP -}}
-{{- $flags = append $flags (printf "--controller-address %s:%v" (contains ":" . | ternary (printf "[%s]" .) .) $.Values.service.port) -}}
+{{- $flags = append $flags (printf "--controller-address '%s:%v'" (contains ":" . | ternary (printf "[%s]" .) .) $.Values.service.port) -}}
 {{- end -}}
 {{- with .Values.sidecar.seccomp -}}
 {{- if ne .mode "RuntimeDefault" -}}

@@ -14,7 +14,7 @@ use ringside_tests::metrics::Metrics;
 use ringside_tests::skip::build_folder;
 use serde_json::{Value, json};
 
-use super::await_for;
+use super::await_within;
 use crate::apiserver::Namespace;
 use crate::chart::project;
 use crate::cluster::Cluster;
@@ -345,7 +345,7 @@ pub fn is_ready(pod: &Value) -> bool {
 /// Waits until a pod of `namespace` has an address and is Ready, and returns it.
 #[track_caller]
 pub(super) fn await_pod(namespace: &Namespace<'_>, name: &str) -> Value {
-    await_for(PATIENCE, &format!("pod {name} to be Ready"), || {
+    await_within(PATIENCE, &format!("pod {name} to be Ready"), || {
         let pod = namespace.kubectl(&["get", "pod", name, "--output=json"]);
         let pod: Value = serde_json::from_str(&pod).expect("kubectl prints JSON");
         is_ready(&pod).then_some(pod)

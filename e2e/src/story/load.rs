@@ -9,7 +9,7 @@ use ringside_tests::http;
 use serde_json::json;
 
 use super::application::{await_pod, container, load_image};
-use super::await_for;
+use super::await_within;
 use super::report::Report;
 use crate::apiserver::Namespace;
 use crate::cluster::Cluster;
@@ -57,7 +57,7 @@ impl Load {
             cluster,
             report: report.expect("the address of a pod that is Ready"),
         };
-        await_for(PATIENCE, "answers to every group of clients", || {
+        await_within(PATIENCE, "answers to every group of clients", || {
             let Report(groups) = load.try_report().ok()?;
             groups
                 .values()
@@ -73,7 +73,7 @@ impl Load {
     /// If the pod does not tell.
     #[track_caller]
     pub fn report(&self) -> Report {
-        await_for(PATIENCE, "the report of clients", || self.try_report().ok())
+        await_within(PATIENCE, "the report of clients", || self.try_report().ok())
     }
 
     fn try_report(&self) -> Result<Report, String> {
@@ -89,7 +89,7 @@ impl Load {
     #[track_caller]
     pub fn await_more(&self, answers: u64) {
         let Report(before) = self.report();
-        await_for(PATIENCE, "more answers to every group of clients", || {
+        await_within(PATIENCE, "more answers to every group of clients", || {
             let Report(now) = self.report();
             let enough = now
                 .iter()

@@ -26,6 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use ringside_tests::await_within;
 use ringside_tests::skip::build_folder;
 
 use crate::apiserver::Namespace;
@@ -161,24 +162,5 @@ impl Drop for Story {
         };
         row.write();
         println!("   {seconds:6.1} s  the end");
-    }
-}
-
-/// Waits until `probe` gives something, at most `patience`, and asks every 20 ms.
-///
-/// # Panics
-/// If it does not, with `what`.
-#[track_caller]
-pub fn await_for<T>(patience: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let begin = Instant::now();
-    loop {
-        if let Some(found) = probe() {
-            return found;
-        }
-        assert!(
-            begin.elapsed() < patience,
-            "waited {patience:?} in vain for {what}"
-        );
-        thread::sleep(Duration::from_millis(20));
     }
 }

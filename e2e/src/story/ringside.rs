@@ -10,7 +10,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use ringside_tests::http;
 use serde_json::{Value, json};
 
-use super::await_for;
+use super::await_within;
 use crate::chart::{self, NAMESPACE};
 use crate::cluster::Cluster;
 
@@ -56,14 +56,7 @@ impl Ringside {
 
     /// Waits until no replica is left that is to end: it answers webhooks for a while, as it was told to before.
     fn await_the_last(&self) {
-        let question = [
-            "--namespace",
-            RELEASE,
-            "get",
-            "pods",
-            "--selector=app.kubernetes.io/component=controller",
-            "--output=jsonpath={.items[*].metadata.deletionTimestamp}",
-        ];
+        let ends = "jsonpath={.items[*].metadata.deletionTimestamp}";
         let deployment = "deployment/ringside-controller";
         let status = [
             "--namespace",
@@ -74,8 +67,8 @@ impl Ringside {
             "--timeout=120s",
         ];
         self.cluster.kubectl(&status);
-        await_for(PATIENCE, "the end of the replicas before", || {
-            self.cluster.kubectl(&question).is_empty().then_some(())
+        await_within(PATIENCE, "the end of the replicas before", || {
+            self.ask_of_pods(ends).is_empty().then_some(())
         });
     }
 
@@ -132,25 +125,31 @@ impl Ringside {
         })
         .to_string();
         let trial = ["create", "--dry-run=server", "--output=json", "-f", "-"];
-        await_for(PATIENCE, "the webhook to inject", || {
+        await_within(PATIENCE, "the webhook to inject", || {
             let made = self.cluster.try_kubectl_with(&trial, &pod).out;
             made.contains("ringside.dev/injected").then_some(())
         });
     }
 
-    /// The addresses of the controller's pods that are Ready, for probes, metrics and pages.
+    /// What kubectl prints of the controller's pods.
     #[track_caller]
-    pub fn controllers(&self) -> Vec<SocketAddr> {
-        let question = [
+    fn ask_of_pods(&self, output: &str) -> String {
+        self.cluster.kubectl(&[
             "--namespace",
             RELEASE,
             "get",
             "pods",
             "--selector=app.kubernetes.io/component=controller",
-            "--output=json",
-        ];
+            "--output",
+            output,
+        ])
+    }
+
+    /// The addresses of the controller's pods that are Ready, for probes, metrics and pages.
+    #[track_caller]
+    pub fn controllers(&self) -> Vec<SocketAddr> {
         let pods: Value =
-            serde_json::from_str(&self.cluster.kubectl(&question)).expect("kubectl prints JSON");
+            serde_json::from_str(&self.ask_of_pods("json")).expect("kubectl prints JSON");
         let pods = pods["items"].as_array().cloned().unwrap_or_default();
         let ready = pods.iter().filter(|pod| super::application::is_ready(pod));
         let addresses = ready.filter_map(|pod| pod["status"]["podIP"].as_str());
@@ -165,7 +164,7 @@ impl Ringside {
     #[track_caller]
     pub fn ask(&self, path: &str) -> http::Answer {
         let question = format!("the controller's answer about {path}");
-        await_for(PATIENCE, &question, || {
+        await_within(PATIENCE, &question, || {
             let controllers = self.controllers();
             let mut answers = controllers
                 .into_iter()

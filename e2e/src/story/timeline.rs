@@ -108,7 +108,7 @@ impl Timeline {
             end: Some(end),
             thread: Some(thread),
         };
-        super::await_for(crate::PATIENCE, &format!("a list of {plural}"), || {
+        super::await_within(crate::PATIENCE, &format!("a list of {plural}"), || {
             timeline.lock().1.then_some(())
         });
         timeline

@@ -416,3 +416,75 @@ fn definitions_of_somebody_else_are_taken_over_only_on_order() {
     assert!(said.succeeded, "{said}");
     helm.run(&[&install[..], &["--take-ownership"]].concat());
 }
+
+/// What the notes print where there is no webhook, as a user would paste it.
+#[test]
+fn notes_without_webhooks_inject_sidecars_that_call_the_controller() {
+    let test = "notes_without_webhooks_inject_sidecars_that_call_the_controller";
+    let Some(helm) = helm(test, HelmVersion::Three) else {
+        return;
+    };
+    let Some(server) = ApiServer::own(test) else {
+        return;
+    };
+    let helm = helm.with(server.kubeconfig());
+    let notes = helm.run(&[
+        "install",
+        RELEASE,
+        CHART,
+        "--namespace",
+        RELEASE,
+        "--create-namespace",
+        "--values=charts/ringside/examples/no-webhook.yaml",
+        "--set=sidecar.image.registry=localhost",
+    ]);
+    // As the controller writes it, which nobody runs here.
+    let terms = Terms::for_service(DEPLOYMENT, RELEASE, &[]).expect("names");
+    let Ok(Plan::Write { contents, .. }) = plan(None, Timestamp::now(), &terms) else {
+        panic!("certificates are made where there are none");
+    };
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": {"name": SECRET, "namespace": RELEASE}, "stringData": {"ca.crt": contents.ca_crt},
+    });
+    server.apply(&secret.to_string());
+
+    let lines: Vec<&str> = notes
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.contains("ca.crt"))
+        .collect();
+    assert_eq!(lines.len(), 2, "{notes}");
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = project().join("docs/quick-start/web.yaml");
+    fs::copy(manifest, folder.path().join("deployment.yaml")).unwrap();
+    let programs = [server.kubectl_program().to_owned(), program()];
+    let mut path = std::env::var("PATH").unwrap_or_default();
+    for program in programs {
+        let folder = program.parent().expect("a program is in a folder");
+        path = format!("{}:{path}", folder.display());
+    }
+    let output = Command::new("bash")
+        .args(["-c", &format!("set -eo pipefail\n{}", lines.join("\n"))])
+        .current_dir(folder.path())
+        .env("PATH", path)
+        .env("KUBECONFIG", server.kubeconfig())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{lines:?}: {output:?}");
+
+    let web = server.kubectl(&["get", "deployment", "web", "-o=json"]);
+    let web: Value = serde_json::from_str(&web).unwrap();
+    let pod = &web["spec"]["template"];
+    let sidecar = &pod["spec"]["initContainers"][0];
+    let image = sidecar["image"].as_str().unwrap();
+    assert!(image.starts_with("localhost/ringside:"), "{image}");
+    let variables = sidecar["env"].as_array().unwrap();
+    let controller = json!({"name": "RINGSIDE_CONTROLLER", "value": "https://ringside-controller.ringside.svc:443"});
+    assert!(variables.contains(&controller), "{variables:?}");
+    let trusted = &pod["metadata"]["annotations"]["ringside.dev/controller-ca"];
+    assert_eq!(
+        trusted.as_str().map(str::trim),
+        Some(contents.ca_crt.trim())
+    );
+}

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ringside_e2e::story::{Application, Load, RELEASE, Ringside, Story, await_for, is_ready};
+use ringside_e2e::story::{Application, Load, RELEASE, Ringside, Story, await_within, is_ready};
 use serde_json::Value;
 
 /// More than the requests that are counted; metrics may lag behind by as little.
@@ -72,7 +72,7 @@ fn s01_install_inject_use() {
         &["keep=keep:6:20:10000", "each=each:6:20:10000"],
     );
     load.await_more(REQUESTS);
-    await_for(PATIENCE, "answers of all pods", || {
+    await_within(PATIENCE, "answers of all pods", || {
         (load.report().total().by_pod.len() == 3).then_some(())
     });
     let before = web.metrics();

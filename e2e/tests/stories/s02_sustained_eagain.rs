@@ -9,7 +9,7 @@ use ringside_e2e::chart::project;
 use ringside_e2e::cluster::Cluster;
 use ringside_e2e::story::report::unix_ms;
 use ringside_e2e::story::{
-    Application, Change, INJECTED_SIDECAR_IMAGE, Load, Ringside, Story, Timeline, await_for,
+    Application, Change, INJECTED_SIDECAR_IMAGE, Load, Ringside, Story, Timeline, await_within,
     load_injected_sidecar,
 };
 use ringside_tests::metrics::Metrics;
@@ -71,7 +71,7 @@ fn tell(story: &Story) {
     load.assert_no_failures("before the fault");
     let before = web.metrics();
     for admin in web.sidecars().into_values() {
-        await_for(PATIENCE, "kube-proxy to lead to every pod", || {
+        await_within(PATIENCE, "kube-proxy to lead to every pod", || {
             leads_to(cluster, &format!("{} . 15080", admin.ip())).then_some(())
         });
     }
@@ -82,7 +82,7 @@ fn tell(story: &Story) {
     let fault = Instant::now();
     web.order(&victim, "fail-for 10m EAGAIN");
 
-    await_for(PATIENCE, "the relay to back off", || {
+    await_within(PATIENCE, "the relay to back off", || {
         let backoffs = count(
             &metrics(&web, admin)?,
             "ringside_submission_backoff_seconds_count",
@@ -115,7 +115,7 @@ fn tell(story: &Story) {
         |change| is_ready_endpoint(&change.object, &victim) == Some(false),
     );
     story.took("it has left the EndpointSlice", left.at - fault);
-    await_for(PATIENCE, "kube-proxy to follow", || {
+    await_within(PATIENCE, "kube-proxy to follow", || {
         (!leads_to(cluster, &format!("{} . 15080", admin.ip()))).then_some(())
     });
     story.took(
@@ -159,7 +159,7 @@ fn tell(story: &Story) {
     });
     story.took("Event LeftService on the pod", event.at - fault);
     let path = format!("/readyz/policies/{}/web", shop.name());
-    let page = await_for(PATIENCE, "the controller's page to tell of 2 of 3", || {
+    let page = await_within(PATIENCE, "the controller's page to tell of 2 of 3", || {
         let answer = ringside.ask(&path);
         answer.body.contains("2 of 3").then_some(answer)
     });
@@ -230,7 +230,7 @@ fn tell(story: &Story) {
     );
     story.took("it is in the EndpointSlice again", back.at - end);
     let back_ms = unix_ms();
-    await_for(PATIENCE, "answers of the pod", || {
+    await_within(PATIENCE, "answers of the pod", || {
         let answers = load.report().total().answers_since(back_ms);
         answers.contains_key(&victim).then_some(())
     });

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ringside_e2e::story::{
-    Application, Change, INJECTED_SIDECAR_IMAGE, Load, Ringside, Story, Timeline, await_for,
+    Application, Change, INJECTED_SIDECAR_IMAGE, Load, Ringside, Story, Timeline, await_within,
     load_injected_sidecar,
 };
 use serde_json::json;
@@ -74,7 +74,7 @@ fn s03_fleet_limit() {
 
 /// Permits lie with as many pods as may leave: of those that wait for none, nobody could leave without a controller.
 fn await_permits(web: &Application) {
-    await_for(PATIENCE, "permits to lie with half of the pods", || {
+    await_within(PATIENCE, "permits to lie with half of the pods", || {
         let metrics = web.metrics();
         let permits: f64 = metrics
             .values()
@@ -128,7 +128,7 @@ impl Fleet<'_> {
             &format!("{when}: the second pod is NotReady"),
             last.at - fault,
         );
-        await_for(
+        await_within(
             PATIENCE,
             "the others to learn that they may not leave",
             || (stayed(&before) >= PODS as usize - LIMIT).then_some(()),
@@ -144,7 +144,7 @@ impl Fleet<'_> {
 
         let end = Instant::now();
         self.order_all(&names, "stop");
-        await_for(PATIENCE, "all pods to be Ready again", || {
+        await_within(PATIENCE, "all pods to be Ready again", || {
             let pods = web.pods();
             let ready = pods.iter().filter(|pod| ringside_e2e::story::is_ready(pod));
             (ready.count() == PODS as usize).then_some(())

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use ringside_e2e::apiserver::Namespace;
-use ringside_e2e::story::{Application, Change, Load, Ringside, Story, Timeline, await_for};
+use ringside_e2e::story::{Application, Change, Load, Ringside, Story, Timeline, await_within};
 use serde_json::{Value, json};
 
 use crate::policy::{condition, policy};
@@ -41,7 +41,7 @@ fn s04_tune_live() {
     let groups = ["keep=keep:6:20:10000", "held=held:6:0:10000"];
     let load = Load::start(cluster, &shop, "clients", "web:80", &groups);
     // Each client has its one connection.
-    await_for(PATIENCE, "a connection of each client", || {
+    await_within(PATIENCE, "a connection of each client", || {
         (load.report().total().connections == 12).then_some(())
     });
     let policies = Timeline::watch(
@@ -141,7 +141,7 @@ fn s04_tune_live() {
     story.step("the policy is deleted");
     let begin = Instant::now();
     shop.kubectl(&["delete", "relaypolicy", "tune"]);
-    await_for(PATIENCE, "the defaults again", || {
+    await_within(PATIENCE, "the defaults again", || {
         let now = configs(&web);
         let same = |pod: &String| now[pod]["settings"] == defaults[pod]["settings"];
         defaults.keys().all(same).then_some(())
@@ -197,7 +197,7 @@ impl Tune<'_> {
         });
         let mut last = Duration::ZERO;
         for (pod, admin) in &sidecars {
-            let live = await_for(PATIENCE, &format!("{field} in {pod}"), || {
+            let live = await_within(PATIENCE, &format!("{field} in {pod}"), || {
                 let config = config(web, *admin)?;
                 (config.pointer(path) == Some(value)).then_some(config)
             });

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringside_e2e::apiserver::Namespace;
-use ringside_e2e::story::{Application, Load, Ringside, Story, await_for};
+use ringside_e2e::story::{Application, Load, Ringside, Story, await_within};
 use ringside_tests::metrics::Metrics;
 use ringside_tests::seccomp::profile;
 use serde_json::{Value, json};
@@ -151,7 +151,7 @@ fn restart(namespace: &Arc<Namespace<'static>>, web: &Application) {
     namespace.kubectl(&["rollout", "restart", &format!("deployment/{}", web.name())]);
     web.await_rollout();
     // Of the old ones nothing is left that could be taken for a new one.
-    await_for(PATIENCE, "the old pods to be gone", || {
+    await_within(PATIENCE, "the old pods to be gone", || {
         (web.pods().len() == 2).then_some(())
     });
 }
@@ -193,7 +193,7 @@ fn on(web: &Application, backend: &str) -> String {
 /// Waits until the policy's status counts both sidecars on this backend; returns how it says so.
 #[track_caller]
 fn status_says(namespace: &Arc<Namespace<'static>>, backend: &str) -> String {
-    await_for(
+    await_within(
         PATIENCE,
         &format!("a status with both on {backend}"),
         || {

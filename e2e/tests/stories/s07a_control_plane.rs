@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use ringside_e2e::cluster::Program;
 use ringside_e2e::story::report::unix_ms;
 use ringside_e2e::story::{
-    APP_IMAGE, Change, RELEASE, Ringside, Story, Timeline, await_for, is_ready,
+    APP_IMAGE, Change, RELEASE, Ringside, Story, Timeline, await_within, is_ready,
 };
 use serde_json::{Value, json};
 
@@ -56,7 +56,7 @@ fn s07a_controller_api_server_webhook_and_sidecar_fail() {
     let killed = Instant::now();
     cluster.kill(Program::ApiServer);
     load.await_more(50);
-    await_for(PATIENCE, "the API server to answer", || {
+    await_within(PATIENCE, "the API server to answer", || {
         let ready = cluster.try_kubectl(&["get", "--raw", "/readyz"]);
         ready.status.success().then_some(())
     });
@@ -108,7 +108,7 @@ fn s07a_controller_api_server_webhook_and_sidecar_fail() {
         "its settings are the last that it had; found in",
         &sidecar.found_in,
     );
-    await_for(PATIENCE, "answers through it", || {
+    await_within(PATIENCE, "answers through it", || {
         let answers = load.report().total().answers_since(back_ms);
         answers.contains_key(&victim).then_some(())
     });

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ringside_e2e::cluster::{Cluster, Program};
 use ringside_e2e::story::report::unix_ms;
-use ringside_e2e::story::{RELEASE, Ringside, Story, Timeline, await_for};
+use ringside_e2e::story::{RELEASE, Ringside, Story, Timeline, await_within};
 use serde_json::{Value, json};
 
 use crate::served::{CLIENTS, PATIENCE, Served, await_leader_after, leader};
@@ -73,7 +73,7 @@ fn s07b_a_node_is_lost() {
     let settings = json!({"accept": {"maxConnections": 6_000}});
     let changed = crate::policy::policy("web", "web", settings);
     served.namespace.apply(&changed.to_string());
-    await_for(PATIENCE, "the policy in the sidecar that is left", || {
+    await_within(PATIENCE, "the policy in the sidecar that is left", || {
         let sidecars = served.web.sidecars().into_iter();
         let mut left = sidecars.filter(|(pod, _)| *pod != there);
         let (_, admin) = left.next()?;
@@ -85,7 +85,7 @@ fn s07b_a_node_is_lost() {
         "a policy that is applied then is in effect on the other node",
         lost_at.elapsed(),
     );
-    await_for(PATIENCE, "requests that begin after all of that", || {
+    await_within(PATIENCE, "requests that begin after all of that", || {
         (unix_ms() > left_ms).then_some(())
     });
     load.await_more(100);
@@ -116,7 +116,7 @@ fn s07b_a_node_is_lost() {
     });
     story.took("node back: its pod is Ready again", ready.at - back_at);
     let ready_ms = unix_ms();
-    await_for(PATIENCE, "answers of the pod", || {
+    await_within(PATIENCE, "answers of the pod", || {
         let answers = load.report().total().answers_since(ready_ms);
         answers.contains_key(&there).then_some(())
     });

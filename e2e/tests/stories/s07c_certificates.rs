@@ -8,7 +8,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use ringside_api::sync::fingerprint_of_trust;
 use ringside_controller::certificates::{Contents, KEYS, Plan, Terms, plan};
 use ringside_e2e::cluster::Cluster;
-use ringside_e2e::story::{RELEASE, Ringside, Story, await_for};
+use ringside_e2e::story::{RELEASE, Ringside, Story, await_within};
 use serde_json::{Value, json};
 
 use crate::admission::Admission;
@@ -96,7 +96,7 @@ fn s07c_certificates_are_rotated() {
     let held = secret(cluster);
     let deleted = Instant::now();
     cluster.kubectl(&["--namespace", RELEASE, "delete", "secret", SECRET]);
-    let mended = await_for(PATIENCE, "the Secret to be made anew", || {
+    let mended = await_within(PATIENCE, "the Secret to be made anew", || {
         try_secret(cluster)
     });
     story.took("the Secret deleted: it is made anew", deleted.elapsed());
@@ -192,7 +192,7 @@ fn write(cluster: &Cluster, contents: &Contents) {
 /// Waits until the Secret shows another leaf than `before`, and returns it.
 #[track_caller]
 fn await_leaf_after(cluster: &Cluster, before: &Contents) -> Contents {
-    await_for(PATIENCE, "another leaf", || {
+    await_within(PATIENCE, "another leaf", || {
         try_secret(cluster).filter(|now| now.tls_crt != before.tls_crt)
     })
 }
@@ -210,7 +210,7 @@ fn await_trust(served: &Served, secret: &Contents) {
 #[track_caller]
 fn await_bundles(cluster: &Cluster, secret: &Contents) {
     let fingerprint = fingerprint_of_trust(&secret.ca_crt);
-    await_for(PATIENCE, "the CAs in both webhook configurations", || {
+    await_within(PATIENCE, "the CAs in both webhook configurations", || {
         let have = ["mutating", "validating"].iter().all(|kind| {
             let kind = format!("{kind}webhookconfiguration");
             let bundle = "--output=jsonpath={.webhooks[0].clientConfig.caBundle}";

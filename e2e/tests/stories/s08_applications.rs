@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ringside_e2e::apiserver::Namespace;
 use ringside_e2e::cluster::Cluster;
-use ringside_e2e::story::{Ringside, Story, await_for};
+use ringside_e2e::story::{Ringside, Story, await_within};
 use ringside_tests::http;
 use ringside_tests::metrics::Metrics;
 use serde_json::{Value, json};
@@ -312,7 +312,7 @@ impl Place {
     }
 
     fn await_ready(&self, count: usize) {
-        await_for(PATIENCE, "all applications to be Ready", || {
+        await_within(PATIENCE, "all applications to be Ready", || {
             let pods = self.pods("of=story");
             let ready = pods
                 .iter()
@@ -340,7 +340,7 @@ impl Place {
             ]},
         });
         self.shop.apply(&pod.to_string());
-        let phase = await_for(PATIENCE, &format!("{name} to end"), || {
+        let phase = await_within(PATIENCE, &format!("{name} to end"), || {
             let phase =
                 self.shop
                     .kubectl(&["get", "pod", name, "--output=jsonpath={.status.phase}"]);

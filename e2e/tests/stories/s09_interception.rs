@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ringside_e2e::apiserver::Namespace;
 use ringside_e2e::cluster::Cluster;
-use ringside_e2e::story::{Application, Load, Ringside, Story, await_for, container};
+use ringside_e2e::story::{Application, Load, Ringside, Story, await_within, container};
 use ringside_tests::http;
 use serde_json::{Value, json};
 
@@ -87,7 +87,7 @@ fn s09_interception() {
     load.await_more(200);
     let (inner, now) = (opened(&web) - inner, load.report().total());
     let made = (now.connections - then.connections) as f64;
-    let outer = await_for(PATIENCE, "the relays to count what clients made", || {
+    let outer = await_within(PATIENCE, "the relays to count what clients made", || {
         let relayed = opened(&web) - outer;
         (relayed >= made).then_some(relayed)
     });
@@ -238,7 +238,7 @@ fn told(cluster: &'static Cluster, shop: &Arc<Namespace<'static>>) -> Applicatio
         }]);
     });
     shop.apply(&own_port("told").to_string());
-    await_for(PATIENCE, "nginx to be asked through the relay", || {
+    await_within(PATIENCE, "nginx to be asked through the relay", || {
         (told
             .pods()
             .iter()

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use ringside_e2e::apiserver::Namespace;
 use ringside_e2e::cluster::Cluster;
 use ringside_e2e::story::report::Report;
-use ringside_e2e::story::{Application, Ringside, Story, await_for, container, is_ready, service};
+use ringside_e2e::story::{
+    Application, Ringside, Story, await_within, container, is_ready, service,
+};
 use ringside_tests::http;
 use ringside_tests::metrics::Metrics;
 use serde_json::{Value, json};
@@ -101,7 +103,7 @@ fn s10_outbound() {
     story.step("it comes back, with another address");
     let old = backend.service();
     let begin = Instant::now();
-    await_for(PATIENCE, "another address for the Service", || {
+    await_within(PATIENCE, "another address for the Service", || {
         shop.kubectl(&["delete", "service", "backend"]);
         shop.apply(&service("backend").to_string());
         (backend.service() != old).then_some(())
@@ -141,7 +143,7 @@ struct Frontend {
 impl Frontend {
     /// Once it is Ready.
     fn of(cluster: &'static Cluster, namespace: &Arc<Namespace<'static>>) -> Self {
-        let pod = await_for(PATIENCE, "the frontend to be Ready", || {
+        let pod = await_within(PATIENCE, "the frontend to be Ready", || {
             let pod = frontend(namespace);
             is_ready(&pod).then_some(pod)
         });
@@ -166,7 +168,7 @@ impl Frontend {
     }
 
     fn report(&self) -> ringside_e2e::story::report::Group {
-        await_for(PATIENCE, "the report of the frontend", || {
+        await_within(PATIENCE, "the report of the frontend", || {
             serde_json::from_str::<Report>(&self.ask(9100, "/")?).ok()
         })
         .total()
@@ -175,7 +177,7 @@ impl Frontend {
     /// Waits until so many more were answered.
     fn await_answers(&self, more: u64) -> ringside_e2e::story::report::Group {
         let before = self.report().answered;
-        await_for(PATIENCE, "more answers to the frontend", || {
+        await_within(PATIENCE, "more answers to the frontend", || {
             let report = self.report();
             (report.answered >= before + more).then_some(report)
         })
@@ -187,7 +189,7 @@ impl Frontend {
 
     /// Waits until the relay listens, or does not.
     fn await_listening(&self, listens: bool) {
-        await_for(PATIENCE, "the relay to follow its target", || {
+        await_within(PATIENCE, "the relay to follow its target", || {
             let status: Value = serde_json::from_str(&self.ask(15490, "/statusz")?).ok()?;
             (status["relays"][0]["listening"] == listens).then_some(())
         });

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ringside_e2e::apiserver::Namespace;
 use ringside_e2e::cluster::Cluster;
-use ringside_e2e::story::{Application, Load, RELEASE, Story, await_for};
+use ringside_e2e::story::{Application, Load, RELEASE, Story, await_within};
 use serde_json::{Value, json};
 
 use crate::policy::policy;
@@ -105,7 +105,7 @@ impl Served {
     /// Waits until `is` holds of every sidecar.
     #[track_caller]
     pub(crate) fn await_sidecars(&self, what: &str, is: impl Fn(&Sidecar) -> bool) {
-        await_for(PATIENCE, what, || {
+        await_within(PATIENCE, what, || {
             let sidecars = self.try_sidecars()?;
             sidecars.values().all(&is).then_some(())
         });
@@ -114,7 +114,7 @@ impl Served {
     /// What every sidecar says, by pod.
     #[track_caller]
     pub(crate) fn sidecars(&self) -> BTreeMap<String, Sidecar> {
-        await_for(PATIENCE, "answers of every sidecar", || self.try_sidecars())
+        await_within(PATIENCE, "answers of every sidecar", || self.try_sidecars())
     }
 
     /// Requests for settings that failed for want of trust in the controller's certificate, of all sidecars together.
@@ -174,7 +174,7 @@ pub(crate) fn leader(cluster: &Cluster) -> String {
 /// Waits until another replica than `before` leads, and returns which.
 #[track_caller]
 pub(crate) fn await_leader_after(cluster: &Cluster, before: &str) -> String {
-    await_for(PATIENCE, "another replica to lead", || {
+    await_within(PATIENCE, "another replica to lead", || {
         let now = leader(cluster);
         (!now.is_empty() && now != before).then_some(now)
     })
