@@ -7,14 +7,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use ringside_api::Layers;
-use ringside_api::config::ADMIN_PORT_DEFAULT;
 use ringside_api::sync::Assigned;
-use ringside_controller::inject::{
-    Controller, FIRST_LISTEN_PORT_DEFAULT, Injection, Resources, Seccomp, Unlabelled, manifest,
-};
+use ringside_controller::inject::{Controller, Injection, Unlabelled, manifest};
 
-/// The sidecar's image unless another is named.
-const IMAGE_DEFAULT: &str = concat!("ringside:", env!("CARGO_PKG_VERSION"));
+use super::sidecar::Sidecar;
 
 /// Put sidecars into manifests, as the webhook would: what comes out is for kubectl apply -f -
 ///
@@ -40,14 +36,6 @@ pub(super) struct Arguments {
     #[arg(long)]
     only_labelled: bool,
 
-    /// The sidecar's image
-    #[arg(long, value_name = "IMAGE", default_value = IMAGE_DEFAULT)]
-    image: String,
-
-    /// When the image is pulled: Always, IfNotPresent or Never [default: Kubernetes decides]
-    #[arg(long, value_name = "POLICY", value_parser = ["Always", "IfNotPresent", "Never"])]
-    image_pull_policy: Option<String>,
-
     /// The controller, by the name that its certificate is for; without it sidecars are on their own
     #[arg(long, value_name = "NAME:PORT", requires = "controller_ca", value_parser = name_and_port)]
     controller: Option<(String, u16)>,
@@ -60,40 +48,8 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE", requires = "controller")]
     controller_ca: Option<PathBuf>,
 
-    /// The seccomp profile: RuntimeDefault, Unconfined or Localhost:PATH below the kubelet's folder
-    ///
-    /// containerd's own default blocks io_uring since 2.0: there the sidecar runs on epoll, unless it is given the profile of
-    /// manifests/seccomp.
-    #[arg(long, value_name = "PROFILE", default_value = "RuntimeDefault", value_parser = seccomp)]
-    seccomp: Seccomp,
-
-    /// The port of probes and metrics
-    #[arg(long, value_name = "PORT", default_value_t = ADMIN_PORT_DEFAULT, value_parser = clap::value_parser!(u16).range(1..))]
-    admin_port: u16,
-
-    /// The first port for relays that no annotation names
-    #[arg(long, value_name = "PORT", default_value_t = FIRST_LISTEN_PORT_DEFAULT, value_parser = clap::value_parser!(u16).range(1..))]
-    first_port: u16,
-
-    /// The sidecars' log level [default: info]
-    #[arg(long, value_name = "LEVEL")]
-    log_level: Option<String>,
-
-    /// CPU kept for each sidecar; empty for none
-    #[arg(long, value_name = "AMOUNT", default_value = "10m")]
-    cpu_request: String,
-
-    /// CPU that each sidecar may use; empty for no limit
-    #[arg(long, value_name = "AMOUNT", default_value = "")]
-    cpu_limit: String,
-
-    /// Memory kept for each sidecar; empty for none
-    #[arg(long, value_name = "AMOUNT", default_value = "32Mi")]
-    memory_request: String,
-
-    /// Memory that each sidecar may use; empty for no limit
-    #[arg(long, value_name = "AMOUNT", default_value = "256Mi")]
-    memory_limit: String,
+    #[command(flatten)]
+    sidecar: Sidecar,
 }
 
 pub(super) fn name_and_port(given: &str) -> Result<(String, u16), String> {
@@ -104,20 +60,6 @@ pub(super) fn name_and_port(given: &str) -> Result<(String, u16), String> {
             Ok((name.to_owned(), port))
         }
         _ => Err("write NAME:PORT, such as ringside-controller.ringside.svc:443".to_owned()),
-    }
-}
-
-pub(super) fn seccomp(given: &str) -> Result<Seccomp, String> {
-    match given.split_once(':') {
-        None if given == "RuntimeDefault" => Ok(Seccomp::RuntimeDefault),
-        None if given == "Unconfined" => Ok(Seccomp::Unconfined),
-        Some(("Localhost", path)) if !path.is_empty() && !path.starts_with('/') => {
-            Ok(Seccomp::Localhost(path.to_owned()))
-        }
-        _ => Err(
-            "write RuntimeDefault, Unconfined or Localhost:PATH, such as Localhost:ringside.json"
-                .to_owned(),
-        ),
     }
 }
 
@@ -178,25 +120,13 @@ fn injection(arguments: &Arguments) -> anyhow::Result<Injection> {
         }
         _ => None,
     };
-    let amount = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
     Ok(Injection {
-        image_pull_policy: arguments.image_pull_policy.clone(),
         controller,
-        resources: Resources {
-            cpu_request: amount(&arguments.cpu_request),
-            cpu_limit: amount(&arguments.cpu_limit),
-            memory_request: amount(&arguments.memory_request),
-            memory_limit: amount(&arguments.memory_limit),
-        },
-        seccomp: arguments.seccomp.clone(),
-        admin_port: arguments.admin_port,
-        first_listen_port: arguments.first_port,
-        log_level: arguments.log_level.clone(),
         unlabelled: if arguments.only_labelled {
             Unlabelled::Skip
         } else {
             Unlabelled::InjectAndLabel
         },
-        ..Injection::new(env!("CARGO_PKG_VERSION"), &arguments.image)
+        ..arguments.sidecar.injection()
     })
 }

@@ -110,7 +110,7 @@ pub(super) struct Arguments {
     webhooks: String,
 
     #[command(flatten)]
-    sidecar: super::sidecar::Sidecar,
+    sidecar: super::sidecar::OfAll,
 
     /// Write where it listens to this file, as JSON, once it does
     #[arg(long, value_name = "PATH", env = "RINGSIDE_PORTS_FILE")]
@@ -146,7 +146,7 @@ impl Arguments {
         };
         let injection = Injection {
             controller: Some(controller),
-            ..self.sidecar.injection()
+            ..self.sidecar.0.injection()
         };
         let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "controller".to_owned());
         Options {
@@ -183,7 +183,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .with_max_level(arguments.log_level)
         .with_writer(std::io::stderr)
         .init();
-    arguments.sidecar.injection().check()?;
+    arguments.sidecar.0.injection().check()?;
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

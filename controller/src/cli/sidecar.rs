@@ -1,52 +1,50 @@
-//! Flags of `run` about the sidecars that the webhook adds. It owns their names and what is allowed; what a pod says of itself wins over them.
+//! Flags about the sidecars that pods get, for `inject`, and with a prefix and in the environment for `run`. It owns their names and what is
+//! allowed; what a pod says of itself wins over them.
 
+use clap::error::Error;
+use clap::{ArgMatches, Args, Command, FromArgMatches};
 use ringside_api::BackendChoice;
 use ringside_api::config::ADMIN_PORT_DEFAULT;
 use ringside_controller::inject::{
     FIRST_LISTEN_PORT_DEFAULT, Injection, Resources, Seccomp, USER_DEFAULT,
 };
 
-/// What all sidecars have in common.
-#[derive(Debug, clap::Args)]
+/// What sidecars have in common.
+#[derive(Debug, Args)]
 #[command(next_help_heading = "Sidecars")]
 pub(super) struct Sidecar {
     /// The sidecar's image
-    #[arg(id = "sidecar_image", long = "sidecar-image", value_name = "IMAGE", env = "RINGSIDE_SIDECAR_IMAGE", default_value = concat!("ringside:", env!("CARGO_PKG_VERSION")))]
+    #[arg(id = "sidecar_image", long = "image", value_name = "IMAGE", default_value = concat!("ringside:", env!("CARGO_PKG_VERSION")))]
     image: String,
 
     /// When the image is pulled: Always, IfNotPresent or Never [default: Kubernetes decides]
-    #[arg(id = "sidecar_image_pull_policy", long = "sidecar-image-pull-policy", value_name = "POLICY", env = "RINGSIDE_SIDECAR_IMAGE_PULL_POLICY", value_parser = ["Always", "IfNotPresent", "Never"])]
+    #[arg(id = "sidecar_image_pull_policy", long = "image-pull-policy", value_name = "POLICY", value_parser = ["Always", "IfNotPresent", "Never"])]
     image_pull_policy: Option<String>,
 
-    /// Which calls the kernel lets the sidecar make: RuntimeDefault, Unconfined or Localhost:PROFILE
-    #[arg(id = "sidecar_seccomp", long = "sidecar-seccomp", value_name = "PROFILE", env = "RINGSIDE_SIDECAR_SECCOMP", default_value = "RuntimeDefault", value_parser = super::inject::seccomp)]
+    /// The seccomp profile: RuntimeDefault, Unconfined or Localhost:PATH below the kubelet's folder
+    ///
+    /// containerd's own default blocks io_uring since 2.0: there the sidecar runs on epoll, unless it is given the profile of manifests/seccomp.
+    #[arg(id = "sidecar_seccomp", long = "seccomp", value_name = "PROFILE", default_value = "RuntimeDefault", value_parser = seccomp)]
     seccomp: Seccomp,
 
     /// auto, ring, epoll or tokio-uring
     #[arg(
         id = "sidecar_backend",
-        long = "sidecar-backend",
+        long = "backend",
         value_name = "BACKEND",
-        env = "RINGSIDE_SIDECAR_BACKEND",
         default_value = "auto"
     )]
     backend: BackendChoice,
 
     /// The sidecars' log level [default: info]
-    #[arg(
-        id = "sidecar_log_level",
-        long = "sidecar-log-level",
-        value_name = "LEVEL",
-        env = "RINGSIDE_SIDECAR_LOG_LEVEL"
-    )]
+    #[arg(id = "sidecar_log_level", long = "log-level", value_name = "LEVEL")]
     log_level: Option<String>,
 
     /// CPU kept for each sidecar; empty for none
     #[arg(
         id = "sidecar_cpu_request",
-        long = "sidecar-cpu-request",
+        long = "cpu-request",
         value_name = "AMOUNT",
-        env = "RINGSIDE_SIDECAR_CPU_REQUEST",
         default_value = "10m"
     )]
     cpu_request: String,
@@ -54,9 +52,8 @@ pub(super) struct Sidecar {
     /// CPU that each sidecar may use; empty for no limit
     #[arg(
         id = "sidecar_cpu_limit",
-        long = "sidecar-cpu-limit",
+        long = "cpu-limit",
         value_name = "AMOUNT",
-        env = "RINGSIDE_SIDECAR_CPU_LIMIT",
         default_value = ""
     )]
     cpu_limit: String,
@@ -64,9 +61,8 @@ pub(super) struct Sidecar {
     /// Memory kept for each sidecar; empty for none
     #[arg(
         id = "sidecar_memory_request",
-        long = "sidecar-memory-request",
+        long = "memory-request",
         value_name = "AMOUNT",
-        env = "RINGSIDE_SIDECAR_MEMORY_REQUEST",
         default_value = "32Mi"
     )]
     memory_request: String,
@@ -74,32 +70,73 @@ pub(super) struct Sidecar {
     /// Memory that each sidecar may use; empty for no limit
     #[arg(
         id = "sidecar_memory_limit",
-        long = "sidecar-memory-limit",
+        long = "memory-limit",
         value_name = "AMOUNT",
-        env = "RINGSIDE_SIDECAR_MEMORY_LIMIT",
         default_value = "256Mi"
     )]
     memory_limit: String,
 
     /// The port of sidecars' probes and metrics
-    #[arg(id = "sidecar_admin_port", long = "sidecar-admin-port", value_name = "PORT", env = "RINGSIDE_SIDECAR_ADMIN_PORT", default_value_t = ADMIN_PORT_DEFAULT, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(id = "sidecar_admin_port", long = "admin-port", value_name = "PORT", default_value_t = ADMIN_PORT_DEFAULT, value_parser = clap::value_parser!(u16).range(1..))]
     admin_port: u16,
 
     /// The first port for relays that no annotation names
-    #[arg(id = "sidecar_first_port", long = "sidecar-first-port", value_name = "PORT", env = "RINGSIDE_SIDECAR_FIRST_PORT", default_value_t = FIRST_LISTEN_PORT_DEFAULT, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(id = "sidecar_first_port", long = "first-port", value_name = "PORT", default_value_t = FIRST_LISTEN_PORT_DEFAULT, value_parser = clap::value_parser!(u16).range(1..))]
     first_port: u16,
 
     /// The user that sidecars run as where the pod does not say; empty leaves it to the platform [default: 65532]
-    #[arg(id = "sidecar_user", long = "sidecar-user", value_name = "UID", env = "RINGSIDE_SIDECAR_USER", default_value_t = USER_DEFAULT.to_string(), value_parser = user, hide_default_value = true)]
+    #[arg(id = "sidecar_user", long = "user", value_name = "UID", default_value_t = USER_DEFAULT.to_string(), value_parser = user, hide_default_value = true)]
     user: String,
 
     /// Give injected pods prometheus.io annotations that lead to the sidecar's metrics, unless they have some
-    #[arg(
-        id = "sidecar_scrape_annotations",
-        long = "sidecar-scrape-annotations",
-        env = "RINGSIDE_SIDECAR_SCRAPE_ANNOTATIONS"
-    )]
+    #[arg(id = "sidecar_scrape_annotations", long = "scrape-annotations")]
     scrape_annotations: bool,
+}
+
+/// The same for `run`: what they are called there begins with `--sidecar-`, and each is also looked for in the environment.
+#[derive(Debug)]
+pub(super) struct OfAll(pub(super) Sidecar);
+
+impl Args for OfAll {
+    fn augment_args(command: Command) -> Command {
+        // One who says it in two ways: declared once, named twice.
+        let plain = Sidecar::augment_args(Command::new("sidecar"));
+        plain.get_arguments().fold(command, |command, plain| {
+            let name = plain.get_long().unwrap_or_default();
+            let variable = name.replace('-', "_").to_uppercase();
+            let prefixed = plain.clone().long(format!("sidecar-{name}"));
+            command.arg(prefixed.env(format!("RINGSIDE_SIDECAR_{variable}")))
+        })
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for OfAll {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
+        Sidecar::from_arg_matches(matches).map(Self)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        self.0.update_from_arg_matches(matches)
+    }
+}
+
+/// A profile.
+fn seccomp(given: &str) -> Result<Seccomp, String> {
+    match given.split_once(':') {
+        None if given == "RuntimeDefault" => Ok(Seccomp::RuntimeDefault),
+        None if given == "Unconfined" => Ok(Seccomp::Unconfined),
+        Some(("Localhost", path)) if !path.is_empty() && !path.starts_with('/') => {
+            Ok(Seccomp::Localhost(path.to_owned()))
+        }
+        _ => Err(
+            "write RuntimeDefault, Unconfined or Localhost:PATH, such as Localhost:ringside.json"
+                .to_owned(),
+        ),
+    }
 }
 
 /// A user, or nothing.
@@ -147,12 +184,12 @@ mod tests {
     #[derive(Debug, Parser)]
     struct Line {
         #[command(flatten)]
-        sidecar: Sidecar,
+        sidecar: OfAll,
     }
 
     fn of(flags: &[&str]) -> Result<Injection, String> {
         let line = Line::try_parse_from(["run"].iter().chain(flags));
-        line.map(|line| line.sidecar.injection())
+        line.map(|line| line.sidecar.0.injection())
             .map_err(|error| error.to_string())
     }
 
