@@ -98,6 +98,7 @@ pub async fn run(
     });
 
     let (leadership, led) = watch::channel(Leadership::Follows { leader: None });
+    let (known, leadership_known) = watch::channel(Leadership::Follows { leader: None });
     let (leads, is_leading) = watch::channel(false);
     let (trust, trusted) = watch::channel(Trust::default());
     let terms = Terms::for_service(&options.service, &options.namespace, &options.names)?;
@@ -115,7 +116,7 @@ pub async fn run(
     let (keeper, certificates) = Keeper::new(client.clone(), setup, is_leading);
     let fleet = Fleet::new(session(), Duration::from_millis(HOLD_MILLIS));
     let identities = Identities::new(client.clone());
-    let sync = Arc::new(Sync::new(fleet, identities, led.clone(), trusted));
+    let sync = Arc::new(Sync::new(fleet, identities, leadership_known, trusted));
     let live = Arc::new(Live::new(sync.clone(), options.injection.clone()));
     let (seen, written) = (Arc::new(Seen::default()), Arc::new(Written::default()));
     let router = Router::new()
@@ -162,7 +163,7 @@ pub async fn run(
         uninjected.clone(),
         options.namespace.clone(),
     ));
-    parts.spawn(follow_leadership(led, leads, sync.clone()));
+    parts.spawn(follow_leadership(led, leads, known, sync.clone()));
     parts.spawn(follow_trust(certificates.changed(), trust, live));
     parts.spawn(look_for_silence(sync.clone()));
     parts.spawn(Writer::new(client.clone(), sync, uninjected, &options.identity, written).run());
@@ -249,19 +250,23 @@ async fn another_method() -> (StatusCode, Json<Refusal>) {
     (StatusCode::METHOD_NOT_ALLOWED, Json(refusal))
 }
 
-/// A new leadership begins with nothing known of sidecars.
+/// A new leadership begins with nothing known of sidecars, and calls are taken after that: those that waited for a leader all come in the
+/// moment in which there is one, and what they said would be forgotten again.
 async fn follow_leadership(
     mut led: watch::Receiver<Leadership>,
     leads: watch::Sender<bool>,
+    known: watch::Sender<Leadership>,
     sync: Arc<Sync>,
 ) {
     loop {
-        let is_leading = *led.borrow_and_update() == Leadership::Leads;
+        let leadership = led.borrow_and_update().clone();
+        let is_leading = leadership == Leadership::Leads;
         if is_leading && !*leads.borrow() {
             let now = sync.now();
             sync.fleet().lead(session(), now);
         }
         leads.send_if_modified(|was| std::mem::replace(was, is_leading) != is_leading);
+        known.send_replace(leadership);
         if led.changed().await.is_err() {
             return std::future::pending().await;
         }
