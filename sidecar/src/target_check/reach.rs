@@ -3,8 +3,10 @@
 //! Owns the hysteresis, told one answer at a time. It must never close or open anything, and it never looks at a clock:
 //! how often there are answers is the checker's concern.
 //!
-//! Only a refusal says that nobody listens at the target. A check that times out says that somebody may be there and
-//! busy, and one that finds no way there speaks of the network: to close for these would make an outage of an overload.
+//! Only a refusal says that nobody listens at the target. A check that finds no way there speaks of the network, and one that
+//! times out of an application that is busy, or of refusals that did not come through: a kernel sends one a second to each
+//! client (`net.ipv4.icmp_ratelimit`), such as for a Service without pods. So it neither closes nor opens: to close for it
+//! would make an outage of an overload, and to take it for an answer kept a port open in front of nobody.
 
 use crate::backend::handshake::Answer;
 
@@ -43,6 +45,7 @@ impl Reach {
     pub fn told(&mut self, answer: Answer, limits: ReachLimits) -> Option<Verdict> {
         let says = match answer {
             Answer::Failed => return None,
+            Answer::TimedOut if self.verdict != Verdict::Unknown => return None,
             Answer::Refused => Verdict::Refusing,
             Answer::Accepted | Answer::TimedOut | Answer::Unreachable => Verdict::Taking,
         };
