@@ -3,6 +3,7 @@
 //! It speaks with the API server and with sidecars, and never touches the data path: without it traffic goes on.
 
 pub mod admission;
+mod answered;
 pub mod certificates;
 pub mod check;
 mod counted;

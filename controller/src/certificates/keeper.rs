@@ -23,6 +23,7 @@ use super::plan::{Plan, plan, recovered};
 use super::reading::{Fault, verify};
 use super::terms::Terms;
 use super::webhooks::{self, Webhooks};
+use crate::answered::answered;
 
 /// The longest time without a look at the clock, which may have been set.
 const LOOK_AGAIN: Duration = Duration::from_secs(600);
@@ -186,8 +187,8 @@ impl Keeper {
         let written = next.into_secret(namespace, secret, seen.as_ref());
         let params = PostParams::default();
         let answer = match seen {
-            Some(_) => self.api.replace(secret, &params, &written).await,
-            None => self.api.create(&params, &written).await,
+            Some(_) => answered(self.api.replace(secret, &params, &written)).await,
+            None => answered(self.api.create(&params, &written)).await,
         };
         match answer {
             Ok(secret) => {
@@ -200,7 +201,7 @@ impl Keeper {
             }
             // Another replica was first, or it is gone: what is there now counts.
             Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => {
-                let found = self.api.get_opt(secret).await;
+                let found = answered(self.api.get_opt(secret)).await;
                 *seen = found.map_err(|error| format!("it cannot be read: {error}"))?;
                 Ok(None)
             }

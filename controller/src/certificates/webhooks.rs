@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::handle::Handle;
+use crate::answered::answered;
 
 /// Which configurations get the bundle. There need not be any.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -103,7 +104,7 @@ pub(crate) async fn keep(
             continue;
         }
         let params = PatchParams::default();
-        match api.patch(&name, &params, &Patch::Strategic(patch)).await {
+        match answered(api.patch(&name, &params, &Patch::Strategic(patch))).await {
             Ok(object) => {
                 info!(configuration = name, "the {kind} has the CA of the moment");
                 seen = Some(object);

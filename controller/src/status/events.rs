@@ -20,6 +20,7 @@ use ringside_api::sync::{Leave, PodIdentity};
 
 use super::uninjected::{Uninjected, Why};
 use super::writer::{FIELD_MANAGER, Written};
+use crate::answered::answered;
 use crate::fleet::Change;
 use crate::policies::Name;
 use crate::sync::Sync;
@@ -246,7 +247,7 @@ impl Events {
             ..StoredEvent::default()
         };
         let events: Api<StoredEvent> = Api::namespaced(self.client.clone(), &pod.namespace);
-        match events.create(&PostParams::default(), &event).await {
+        match answered(events.create(&PostParams::default(), &event)).await {
             Ok(_) => {
                 self.written.events.fetch_add(1, Ordering::Relaxed);
                 Ok(())
@@ -271,7 +272,7 @@ impl Events {
             action: reason.to_owned(),
             secondary: None,
         };
-        match self.recorder.publish(&event, reference).await {
+        match answered(self.recorder.publish(&event, reference)).await {
             Ok(()) => {
                 self.written.events.fetch_add(1, Ordering::Relaxed);
             }

@@ -20,6 +20,7 @@ use super::events::Events;
 use super::pace::{Due, Pace};
 use super::status;
 use super::uninjected::Uninjected;
+use crate::answered::answered;
 use crate::leader::Leadership;
 use crate::policies::{Name, Verdict};
 use crate::sync::Sync;
@@ -243,7 +244,7 @@ impl Writer {
             );
             let policies: Api<PartialObjectMeta<ClusterRelayPolicy>> =
                 Api::all(self.client.clone());
-            let written = policies.patch_status(name, &parameters, &patch).await?;
+            let written = answered(policies.patch_status(name, &parameters, &patch)).await?;
             written.metadata
         } else {
             let patch = Patch::Apply(
@@ -251,7 +252,7 @@ impl Writer {
             );
             let policies: Api<PartialObjectMeta<RelayPolicy>> =
                 Api::namespaced(self.client.clone(), namespace);
-            let written = policies.patch_status(name, &parameters, &patch).await?;
+            let written = answered(policies.patch_status(name, &parameters, &patch)).await?;
             written.metadata
         };
         let version = metadata

@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
 use super::refusal::Refused;
+use crate::answered::answered;
 
 /// Reviews under way at a time: a restart brings every sidecar at once, and the API server has other work.
 const REVIEWS_AT_ONCE: usize = 16;
@@ -166,7 +167,7 @@ impl Identities {
             ..TokenReview::default()
         };
         let reviews: Api<TokenReview> = Api::all(self.client.clone());
-        let reviewed = reviews.create(&PostParams::default(), &review).await?;
+        let reviewed = answered(reviews.create(&PostParams::default(), &review)).await?;
         Ok(reviewed.status.unwrap_or_default())
     }
 }
