@@ -67,7 +67,7 @@ pub struct Verdict {
 pub struct Policies {
     cluster: Option<Policy>,
     namespaces: HashMap<String, BTreeMap<String, Policy>>,
-    /// What was worked out since the last change, by namespace and policy.
+    /// What was worked out for pods that run since the last change, by namespace and policy.
     worked_out: HashMap<(String, String), Arc<Assignment>>,
 }
 
@@ -271,11 +271,17 @@ impl Policies {
 
     /// What a pod of a namespace that is about to be gets: what is assigned to those that run; but where that is only that they keep what
     /// they have, its own policy over the ClusterRelayPolicy, as far as each is accepted.
-    pub fn first_assignment(&mut self, namespace: &str, policy: &str) -> Assigned {
-        if let Offer::Run(assigned) = &self.assignment(namespace, policy).offer {
+    ///
+    /// Nothing of it is kept: anybody may ask, of any namespace.
+    pub fn first_assignment(&self, namespace: &str, policy: &str) -> Assigned {
+        let key = (namespace.to_owned(), policy.to_owned());
+        let assignment = match self.worked_out.get(&key) {
+            Some(known) => known.clone(),
+            None => Arc::new(self.work_out(&key)),
+        };
+        if let Offer::Run(assigned) = &assignment.offer {
             return (**assigned).clone();
         }
-        let key = (namespace.to_owned(), policy.to_owned());
         let accepted = |verdict: Verdict| verdict.problem.is_none();
         let policy = self
             .find(&key)
@@ -442,6 +448,24 @@ mod tests {
             policies.assignment("shop", "").offer,
             Offer::Run(_)
         ));
+    }
+
+    #[test]
+    fn what_is_asked_for_pods_that_are_about_to_be_is_not_kept() {
+        let mut policies = Policies::default();
+        policies.set(&policy("web", json!({"batch": {"max": 64}})));
+        for turn in 0..100 {
+            policies.first_assignment(&format!("shop-{turn}"), "");
+        }
+        let first = policies.first_assignment("shop", "web");
+        assert!(policies.worked_out.is_empty());
+        // Those that run get the same, and that is kept.
+        let Offer::Run(assigned) = &policies.assignment("shop", "web").offer else {
+            panic!("{first:?} is not what is run");
+        };
+        assert_eq!(**assigned, first);
+        assert_eq!(policies.first_assignment("shop", "web"), first);
+        assert_eq!(policies.worked_out.len(), 1);
     }
 
     #[test]

@@ -9,6 +9,12 @@ use super::review::{Answer, Request};
 use super::{Context, PodFacts, Unanswerable};
 use crate::inject::{Outcome, inject};
 
+/// The longest name of a namespace, in bytes (RFC 1123): what is longer is none.
+const NAMESPACE_BYTES_MOST: usize = 63;
+
+/// The most bytes of a pod's name that are told: more than any has.
+const NAME_BYTES_TOLD: usize = 253;
+
 /// Answers a review of a pod.
 ///
 /// # Errors
@@ -25,6 +31,11 @@ fn answer(request: &Request<'_>, context: &dyn Context) -> Answer {
             "no relay is injected, because ringside was asked about {operation} of {kind}: the webhook's rules should be CREATE of pods"
         ));
     }
+    if request.text("/namespace").len() > NAMESPACE_BYTES_MOST {
+        return Answer::allowed_with_warning(format!(
+            "no relay is injected, because the review's namespace has more than {NAMESPACE_BYTES_MOST} bytes, as no namespace has"
+        ));
+    }
     let pod = request.field("object");
     let facts = facts(request, pod);
     let injected = inject(pod, &context.injection(), &context.assigned(&facts));
@@ -33,7 +44,9 @@ fn answer(request: &Request<'_>, context: &dyn Context) -> Answer {
         request.text("/object/metadata/generateName"),
     ];
     let name = name.into_iter().find(|name| !name.is_empty());
-    context.answered(&facts.namespace, name.unwrap_or_default(), &injected);
+    let name = name.unwrap_or_default();
+    let told = &name[..name.floor_char_boundary(NAME_BYTES_TOLD)];
+    context.answered(&facts.namespace, told, &injected);
     let outcome = match &injected.outcome {
         Outcome::Patch(_) => "injected".to_owned(),
         Outcome::Skipped(skip) => format!("skipped: {skip}"),

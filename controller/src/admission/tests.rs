@@ -148,6 +148,30 @@ fn no_pod_is_ever_denied() {
 }
 
 #[test]
+fn a_namespace_that_cannot_be_is_not_looked_for_and_nothing_long_is_told() {
+    let cluster = Cluster::default();
+    let of = |namespace: &str, name: &str| {
+        let mut review = review("Pod", "CREATE", pod());
+        review["request"]["namespace"] = json!(namespace);
+        review["request"]["name"] = json!(name);
+        mutate(&review, &cluster).unwrap()["response"].clone()
+    };
+    let response = of(&"n".repeat(64), "web");
+    assert_eq!(
+        (&response["allowed"], &response["patch"]),
+        (&json!(true), &Value::Null)
+    );
+    let warning = response["warnings"][0].as_str().unwrap();
+    assert!(warning.contains("more than 63 bytes"), "{warning}");
+    assert!(cluster.asked.lock().unwrap().is_empty());
+    assert!(cluster.answered.lock().unwrap().is_empty());
+    let longest = "n".repeat(63);
+    assert_eq!(of(&longest, &"ä".repeat(1 << 20))["patchType"], "JSONPatch");
+    let told = cluster.answered.lock().unwrap().clone();
+    assert_eq!(told, [(longest, "ä".repeat(126), true)]);
+}
+
+#[test]
 fn what_has_no_uid_cannot_be_answered() {
     for body in [
         json!(null),

@@ -163,14 +163,10 @@ impl Fleet {
     }
 
     /// What policies assign to a pod that is about to be, as far as they are accepted.
-    pub fn assigned(&mut self, namespace: &str, pod: &PodFacts<'_>) -> Assigned {
-        let policy = self
-            .policies
-            .choose(namespace, pod)
-            .policy
-            .unwrap_or_default()
-            .to_owned();
-        self.policies.first_assignment(namespace, &policy)
+    pub fn assigned(&self, namespace: &str, pod: &PodFacts<'_>) -> Assigned {
+        let chosen = self.policies.choose(namespace, pod).policy;
+        self.policies
+            .first_assignment(namespace, chosen.unwrap_or_default())
     }
 
     /// Takes a pod as the API server has it.
