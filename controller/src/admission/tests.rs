@@ -392,6 +392,19 @@ async fn the_routes_answer_over_a_socket() {
         let (status, answer) = post(port, path, body.as_bytes()).await;
         assert_eq!(status, expected, "{answer}");
     }
+    let objects = |number: usize| {
+        let objects = "{\"\":0},".repeat(number);
+        format!("{{\"request\":{{\"uid\":\"u\",\"x\":[{objects}0]}}}}")
+    };
+    // Besides the objects of the list, each with its comma, there are two objects, a comma and the list.
+    let most = (super::routes::PARTS_MOST - 4) / 2;
+    let (status, answer) = post(port, INJECT_PATH, objects(most).as_bytes()).await;
+    assert_eq!(status, 200, "{answer}");
+    for too_many in [most + 1, BODY_BYTES_MOST / 8] {
+        let (status, answer) = post(port, INJECT_PATH, objects(too_many).as_bytes()).await;
+        assert_eq!(status, 413, "{answer}");
+        assert!(answer.contains("more than 100000 objects"), "{answer}");
+    }
     // Whole before it is answered, so that no reset hides the answer.
     let (status, _) = post(port, INJECT_PATH, &vec![b' '; BODY_BYTES_MOST + 1]).await;
     assert_eq!(status, 413);
