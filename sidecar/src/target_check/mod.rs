@@ -31,9 +31,21 @@ pub struct Checked {
     pub reach: Reach,
     /// How checks were answered, in the order of [`Answer::ALL`].
     pub answers: [u64; Answer::ALL.len()],
+    /// Connections that had ended with a refusal when it was last asked.
+    pub connections_refused: u64,
 }
 
 impl Checked {
+    /// What was heard of a target of one address: where the check heard nothing, what connections heard since the last one. Refusals
+    /// that are limited to one a second reach whoever asks most.
+    pub fn heard(&mut self, answer: Answer, connections_refused: u64) -> Answer {
+        let before = std::mem::replace(&mut self.connections_refused, connections_refused);
+        if answer == Answer::TimedOut && connections_refused > before {
+            return Answer::Refused;
+        }
+        answer
+    }
+
     /// Takes an answer; returns the new verdict where it changes.
     pub fn told(&mut self, answer: Answer, check: &TargetCheck) -> Option<Verdict> {
         self.answers[answer.index()] += 1;
@@ -194,5 +206,25 @@ fn tell(relay: &Relay, outcome: Outcome, cannot_open: &mut Vec<String>) {
             tracing::info!(relay = name, %to, "the target takes connections");
         }
         (None, None) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_that_were_refused_speak_for_a_check_that_heard_nothing() {
+        use Answer::{Accepted, Refused, TimedOut};
+        let mut checked = Checked::default();
+        let heard = [
+            (TimedOut, 0),
+            (TimedOut, 2),
+            (TimedOut, 2),
+            (Accepted, 3),
+            (TimedOut, 3),
+        ]
+        .map(|(answer, refused)| checked.heard(answer, refused));
+        assert_eq!(heard, [TimedOut, Refused, TimedOut, Accepted, TimedOut]);
     }
 }

@@ -10,6 +10,7 @@ use socket2::SockAddr;
 use super::sources::SharedSources;
 use super::stats::RelayStats;
 use super::sync::{AtomicU32, AtomicU64};
+use crate::flow::CloseReason;
 use crate::pressure::rate::Rate;
 use crate::time::Time;
 
@@ -81,4 +82,13 @@ pub struct Relay {
     pub next_address: std::sync::atomic::AtomicU32,
     /// What each worker publishes of it.
     pub stats: Vec<Arc<RelayStats>>,
+}
+
+impl Relay {
+    /// Connections that have ended because the target refused them.
+    pub fn connections_refused(&self) -> u64 {
+        let refused =
+            |stats: &Arc<RelayStats>| stats.closed[CloseReason::ConnectRefused.index()].get();
+        self.stats.iter().map(refused).sum()
+    }
 }

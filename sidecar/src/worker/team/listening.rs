@@ -65,7 +65,14 @@ impl Team {
             running.checked.reach = Reach::default();
             None
         } else {
-            answer.and_then(|answer| running.checked.told(answer, &check))
+            answer.and_then(|answer| {
+                // Of several addresses one may refuse while others take.
+                let answer = match asked {
+                    [_] => running.checked.heard(answer, relay.connections_refused()),
+                    _ => answer,
+                };
+                running.checked.told(answer, &check)
+            })
         };
         let listens = match (running.listens(), self.is_to_be_closed(running)) {
             (true, true) => {
