@@ -22,6 +22,7 @@ use super::uninjected::{Uninjected, Why};
 use super::writer::{FIELD_MANAGER, Written};
 use crate::answered::answered;
 use crate::fleet::Change;
+use crate::leader::Leadership;
 use crate::policies::Name;
 use crate::sync::Sync;
 
@@ -78,6 +79,11 @@ impl Events {
         self.told_at = None;
     }
 
+    /// Whether this replica still tells: what was begun may take long.
+    fn leads(&self) -> bool {
+        self.sync.leadership() == Leadership::Leads
+    }
+
     /// All that is to be told of pods now.
     pub(super) async fn tell(&mut self) {
         let change = self.sync.fleet().last_change();
@@ -127,6 +133,9 @@ impl Events {
         };
         let mut told = 0;
         for (pod, (leave, reason)) in &now {
+            if !self.leads() {
+                return false;
+            }
             if self.away.get(pod) == Some(leave) || told >= EVENTS_AT_ONCE {
                 continue;
             }
@@ -152,6 +161,9 @@ impl Events {
             .cloned()
             .collect();
         for pod in back {
+            if !self.leads() {
+                return false;
+            }
             let was = self.away.remove(&pod);
             if was == Some(Leave::Away)
                 && told < EVENTS_AT_ONCE
@@ -179,13 +191,16 @@ impl Events {
                 .map(|(pod, policy)| (pod.clone(), policy.to_owned()))
                 .collect()
         };
-        let is_there = |uid: &String, policy: &String| {
-            now.iter()
-                .any(|(pod, missing)| pod.uid == *uid && missing == policy)
-        };
-        self.missing.retain(|(uid, policy)| is_there(uid, policy));
+        let there: HashSet<(String, String)> = now
+            .iter()
+            .map(|(pod, policy)| (pod.uid.clone(), policy.clone()))
+            .collect();
+        self.missing.retain(|missing| there.contains(missing));
         let mut told = 0;
         for (pod, policy) in now {
+            if !self.leads() {
+                return false;
+            }
             if told >= EVENTS_AT_ONCE || !self.missing.insert((pod.uid.clone(), policy.clone())) {
                 continue;
             }
@@ -213,6 +228,9 @@ impl Events {
         };
         let untold = uninjected().untold(EVENTS_AT_ONCE);
         for (pod, why) in untold {
+            if !self.leads() {
+                return;
+            }
             match self.create_once(&pod, &why).await {
                 Ok(()) => uninjected().told(&pod.uid, &why),
                 Err(error) => {

@@ -1,6 +1,7 @@
 //! Writes policies' statuses by server-side apply, as often as the pace allows, several at a time.
 //!
-//! Only a leader writes. What fails is tried again, each policy by itself and ever more slowly.
+//! Only a leader writes, which is looked at before each write: a round may take long. What fails is tried again, each policy by itself and
+//! ever more slowly.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -120,7 +121,7 @@ impl Writer {
     pub async fn run(mut self) {
         loop {
             tokio::time::sleep(LOOKED_AT_EVERY).await;
-            if self.sync.leadership() == Leadership::Leads {
+            if self.leads() {
                 self.round().await;
             } else {
                 // Another one writes now; what it wrote is not known here.
@@ -128,6 +129,10 @@ impl Writer {
                 self.events.forget();
             }
         }
+    }
+
+    fn leads(&self) -> bool {
+        self.sync.leadership() == Leadership::Leads
     }
 
     async fn round(&mut self) {
@@ -172,11 +177,17 @@ impl Writer {
             .keep_only(|object| objects.contains(object) || self.failing.contains_key(&object.0));
         self.failing.retain(|name, _| names.contains(name));
         self.invalid.retain(|name, _| names.contains(name));
-        self.events.tell().await;
+        if self.leads() {
+            self.events.tell().await;
+        }
     }
 
-    /// What is to be said of a policy now; nothing of one that is gone, or whose last write has failed just now.
+    /// What is to be said of a policy now; nothing of one that is gone, or whose last write has failed just now, and nothing any more once
+    /// another replica leads.
     fn say(&self, name: Name, now: Duration) -> Option<Said> {
+        if !self.leads() {
+            return None;
+        }
         let waits = |failing: &Failing| now < failing.next_at;
         if self.failing.get(&name).is_some_and(waits) {
             return None;
@@ -220,7 +231,9 @@ impl Writer {
             ..
         } = &said.verdict;
         let mut is_told = false;
+        // The write may have taken long.
         if let Some(problem) = problem
+            && self.leads()
             && said.due != Due::Nothing
             && self.invalid.get(name) != Some(&(uid.clone(), *generation))
         {

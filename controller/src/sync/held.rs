@@ -49,7 +49,7 @@ impl Held {
         })
     }
 
-    /// The answer, once there is one. Not asked for again after it.
+    /// The answer, once there is one, of a replica that leads. Not asked for again after it.
     pub(super) async fn answer(&mut self) -> Result<Answer, Refused> {
         let sync = self.sync.clone();
         loop {
@@ -57,6 +57,10 @@ impl Held {
             let stirred = self.waiter.notified();
             tokio::pin!(stirred);
             stirred.as_mut().enable();
+            // Another one may permit by now.
+            if let Leadership::Follows { leader } = sync.leadership() {
+                return Err(Refused::NotLeading { leader });
+            }
             let turn = sync.fleet().turn(self.pod, self.number, sync.now());
             match turn {
                 Turn::Answer(mut answer) => {
@@ -73,11 +77,7 @@ impl Held {
                     tokio::select! {
                         () = stirred => {}
                         () = tokio::time::sleep_until(sync.epoch + until) => {}
-                        _ = self.leadership.changed() => {
-                            if let Leadership::Follows { leader } = sync.leadership() {
-                                return Err(Refused::NotLeading { leader });
-                            }
-                        }
+                        _ = self.leadership.changed() => {}
                     }
                 }
             }
