@@ -15,10 +15,11 @@ use tokio::time::Instant;
 /// A lease that was not renewed for so long is anybody's.
 pub const LEASE: Duration = Duration::from_secs(10);
 
-/// A leader that could not renew for so long leads no more: well before another one may.
+/// A leader that could not renew for so long leads no more: well before another one may. Counted from when it asked, and nothing that it waits
+/// for takes it past that.
 const GIVES_UP_AFTER: Duration = Duration::from_secs(7);
 
-/// How often it is renewed and looked at.
+/// How often it is renewed and looked at, from one question to the next.
 const LOOKED_AT_EVERY: Duration = Duration::from_secs(2);
 
 /// A holder that has not renewed for so long is not named to sidecars: it is likely gone, and they would call it in vain.
@@ -86,6 +87,17 @@ impl Observed {
     }
 }
 
+/// For how long a replica may lead still; `None` for one that does not lead.
+fn leads_for(renewed_at: Option<Duration>, now: Duration) -> Option<Duration> {
+    let until = renewed_at? + GIVES_UP_AFTER;
+    Some(until.saturating_sub(now))
+}
+
+/// How long to wait: no longer than it may lead still.
+fn wait(most: Duration, renewed_at: Option<Duration>, now: Duration) -> Duration {
+    leads_for(renewed_at, now).map_or(most, |left| left.min(most))
+}
+
 /// Takes part until `stop`; tells by `leadership`. At the end it gives the lease back if it holds it.
 pub async fn run(
     client: Client,
@@ -98,16 +110,17 @@ pub async fn run(
     let mut observed = Observed::default();
     let mut renewed_at: Option<Duration> = None;
     loop {
-        let now = epoch.elapsed();
-        match tokio::time::timeout(
-            REQUEST_PATIENCE,
-            turn(&leases, &candidate, &mut observed, now),
-        )
-        .await
-        {
+        let asked_at = epoch.elapsed();
+        if leads_for(renewed_at, asked_at) == Some(Duration::ZERO) {
+            renewed_at = None;
+            tell(&leadership, Leadership::Follows { leader: None });
+        }
+        let patience = wait(REQUEST_PATIENCE, renewed_at, asked_at);
+        let turn = turn(&leases, &candidate, &mut observed, epoch);
+        match tokio::time::timeout(patience, turn).await {
             Ok(Ok(Leadership::Leads)) => {
                 // As of when it was asked: the answer may have been slow.
-                renewed_at = Some(now);
+                renewed_at = Some(asked_at);
                 tell(&leadership, Leadership::Leads);
             }
             Ok(Ok(follows)) => {
@@ -119,17 +132,16 @@ pub async fn run(
                 candidate.lease
             ),
             Err(_) => tracing::warn!(
-                "the lease {} could not be renewed or read within {REQUEST_PATIENCE:?}",
+                "the lease {} could not be renewed or read within {patience:?}",
                 candidate.lease
             ),
         }
-        if renewed_at.is_some_and(|at| epoch.elapsed().saturating_sub(at) >= GIVES_UP_AFTER) {
-            renewed_at = None;
-            tell(&leadership, Leadership::Follows { leader: None });
-        }
+        let now = epoch.elapsed();
+        let left = LOOKED_AT_EVERY.saturating_sub(now - asked_at);
         tokio::select! {
-            () = tokio::time::sleep(LOOKED_AT_EVERY) => {}
+            biased;
             _ = stop.wait_for(|stop| *stop) => break,
+            () = tokio::time::sleep(wait(left, renewed_at, now)) => {}
         }
     }
     if renewed_at.is_some() {
@@ -161,7 +173,7 @@ async fn turn(
     leases: &Api<Lease>,
     candidate: &Candidate,
     observed: &mut Observed,
-    now: Duration,
+    epoch: Instant,
 ) -> kube::Result<Leadership> {
     let Some(lease) = leases.get_opt(&candidate.lease).await? else {
         let lease = held(None, candidate);
@@ -182,6 +194,8 @@ async fn turn(
         .as_ref()
         .and_then(|all| all.get(ADDRESS_ANNOTATION))
         .cloned();
+    // Not when it was asked: what was renewed meanwhile would seem older than it is, and could be taken too early.
+    let now = epoch.elapsed();
     let is_ours = seen.holder == candidate.identity;
     if !observed.look(seen, &candidate.identity, now) {
         let leader = leader.filter(|_| observed.is_fresh(now));
@@ -298,8 +312,21 @@ mod tests {
 
     #[test]
     fn a_leader_gives_up_before_another_may_begin() {
-        // One request may be under way when it looks, and then it waits for the next look.
+        // Others' clocks may be faster, and what it had begun needs a moment.
         assert!(GIVES_UP_AFTER + REQUEST_PATIENCE <= LEASE);
-        assert!(LOOKED_AT_EVERY + REQUEST_PATIENCE < GIVES_UP_AFTER);
+        // Neither the sleep nor a request takes it past that, whenever it begins.
+        let renewed_at = at(100);
+        for millis in 0..20_000 {
+            let now = renewed_at + Duration::from_millis(millis);
+            for most in [LOOKED_AT_EVERY, REQUEST_PATIENCE] {
+                let end = now + wait(most, Some(renewed_at), now);
+                assert!(end <= now.max(renewed_at + GIVES_UP_AFTER), "{now:?}");
+            }
+            let is_over = leads_for(Some(renewed_at), now) == Some(Duration::ZERO);
+            assert_eq!(is_over, millis >= GIVES_UP_AFTER.as_millis() as u64);
+        }
+        assert_eq!(wait(LOOKED_AT_EVERY, None, at(9)), LOOKED_AT_EVERY);
+        // A request that is as slow as may be, the sleep that is left, and one as slow again: it leads on.
+        assert!(LOOKED_AT_EVERY.max(REQUEST_PATIENCE) + REQUEST_PATIENCE < GIVES_UP_AFTER);
     }
 }
