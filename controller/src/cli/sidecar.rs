@@ -129,6 +129,11 @@ fn seccomp(given: &str) -> Result<Seccomp, String> {
     match given.split_once(':') {
         None if given == "RuntimeDefault" => Ok(Seccomp::RuntimeDefault),
         None if given == "Unconfined" => Ok(Seccomp::Unconfined),
+        // As an API server refuses it in every pod, and then the pod with it.
+        Some(("Localhost", path)) if path.split('/').any(|part| part == "..") => Err(
+            "the profile's path leads out of the kubelet's folder: write it without `..`"
+                .to_owned(),
+        ),
         Some(("Localhost", path)) if !path.is_empty() && !path.starts_with('/') => {
             Ok(Seccomp::Localhost(path.to_owned()))
         }
@@ -235,6 +240,25 @@ mod tests {
             ..Injection::new(env!("CARGO_PKG_VERSION"), "r:1")
         };
         assert_eq!(injection.unwrap(), expected);
+    }
+
+    #[test]
+    fn a_profile_is_below_the_kubelets_folder() {
+        for path in ["ringside.json", "profiles/ringside.json", "a..b/..c"] {
+            let profile = Seccomp::Localhost(path.to_owned());
+            assert_eq!(seccomp(&format!("Localhost:{path}")), Ok(profile));
+        }
+        for (path, told) in [
+            ("..", "`..`"),
+            ("../ringside.json", "`..`"),
+            ("profiles/../../ringside.json", "`..`"),
+            ("profiles/..", "`..`"),
+            ("/ringside.json", "Localhost:PATH"),
+            ("", "Localhost:PATH"),
+        ] {
+            let refused = seccomp(&format!("Localhost:{path}")).unwrap_err();
+            assert!(refused.contains(told), "{path}: {refused}");
+        }
     }
 
     #[test]
