@@ -84,7 +84,13 @@ impl Store {
         let mut file = File::create(&beside)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        std::fs::rename(&beside, &self.path).inspect_err(|_| drop(std::fs::remove_file(&beside)))
+        std::fs::rename(&beside, &self.path)
+            .inspect_err(|_| drop(std::fs::remove_file(&beside)))?;
+        // Until the folder is on the disk, a machine that fails may come back with the file before, and a permit that was taken back.
+        match self.path.parent() {
+            Some(folder) => File::open(folder)?.sync_all(),
+            None => Ok(()),
+        }
     }
 }
 
