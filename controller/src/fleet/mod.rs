@@ -29,6 +29,9 @@ pub use summary::{Named, Summary, Worst};
 /// A sidecar without a call for so long is Unknown: calls follow one another at once, and a reconnect takes 20 s at most.
 pub const SILENT_AFTER: Duration = Duration::from_secs(25);
 
+/// A pod that was called back has so long to become ready: its sidecar hears of it, takes connections, and a kubelet has to see that.
+pub const RETURNS_WITHIN: Duration = Duration::from_secs(15);
+
 /// What is to be done with a call.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Turn {
@@ -58,6 +61,8 @@ pub struct Fleet {
     calls: u64,
     /// Pods that have called and have no call open.
     quiet: BTreeSet<PodId>,
+    /// Pods that were called back and are not ready again, and since when that is known.
+    returning: HashMap<PodId, Duration>,
     news: News,
     /// Pods whose answer may have changed and who have not been told.
     stirred: BTreeSet<PodId>,
@@ -79,6 +84,7 @@ impl Fleet {
             next_pod: 0,
             calls: 0,
             quiet: BTreeSet::new(),
+            returning: HashMap::new(),
             news: News::default(),
             stirred: BTreeSet::new(),
         }
@@ -337,8 +343,23 @@ impl Fleet {
         }
     }
 
-    /// Pods that have not called for long are Unknown from now on.
+    /// Pods that have not called for long are Unknown from now on, and those that were called back and are not ready for long come back no
+    /// more.
     pub fn expire(&mut self, now: Duration) {
+        let mut returning = HashMap::new();
+        for (group, permits) in &mut self.groups {
+            let all: Vec<PodId> = permits.returning().collect();
+            for id in all {
+                let since = self.returning.get(&id).copied().unwrap_or(now);
+                if now.saturating_sub(since) < RETURNS_WITHIN {
+                    returning.insert(id, since);
+                } else {
+                    permits.stays_unready(id);
+                    self.unsettled.insert(group.clone());
+                }
+            }
+        }
+        self.returning = returning;
         let is_silent = |id: &PodId| {
             let pod = self.pods.get(id);
             pod.is_none_or(|pod| pod.is_silent(now, SILENT_AFTER))

@@ -51,9 +51,9 @@ impl Member {
     }
 
     /// Whether the place that it takes will be free in a moment: it was told that it has no permit, and has not said that it knows,
-    /// or is not seen to take connections again.
+    /// or is not seen to take connections again. One that has fallen silent was hardly told.
     fn is_coming_back(&self) -> bool {
-        !self.given && (self.standing.may_hold || self.returns)
+        !self.given && self.standing.is_reachable && (self.standing.may_hold || self.returns)
     }
 
     fn is_calm(&self) -> bool {
@@ -100,6 +100,8 @@ pub struct Permits {
     counted: usize,
     unknown: usize,
     coming_back: usize,
+    /// Those that `returns` is said of.
+    returning: BTreeSet<PodId>,
     wanting: BTreeSet<PodId>,
     idle: BTreeSet<PodId>,
     using: BTreeSet<PodId>,
@@ -142,6 +144,19 @@ impl Permits {
         self.coming_back > 0
     }
 
+    /// Pods whose permit was taken back while they used it, and that are not ready again.
+    pub fn returning(&self) -> impl Iterator<Item = PodId> + '_ {
+        self.returning.iter().copied()
+    }
+
+    /// It has had its time to become ready again, and is unready for reasons of its own: another one has to come back in its place.
+    pub fn stays_unready(&mut self, pod: PodId) {
+        if let Some(member) = self.members.get(&pod).copied() {
+            let returns = false;
+            self.replace(pod, Some(Member { returns, ..member }));
+        }
+    }
+
     /// Adds a pod, or says how it stands now.
     pub fn set(&mut self, pod: PodId, standing: Standing) {
         let before = self.members.get(&pod).copied().unwrap_or_default();
@@ -174,6 +189,7 @@ impl Permits {
             self.counted -= usize::from(before.counts());
             self.unknown -= usize::from(before.is_unknown());
             self.coming_back -= usize::from(before.is_coming_back());
+            self.returning.remove(&pod);
             if let Some(class) = self.class_mut(before.class()) {
                 class.remove(&pod);
             }
@@ -182,6 +198,9 @@ impl Permits {
             self.counted += usize::from(member.counts());
             self.unknown += usize::from(member.is_unknown());
             self.coming_back += usize::from(member.is_coming_back());
+            if member.returns {
+                self.returning.insert(pod);
+            }
             if let Some(class) = self.class_mut(member.class()) {
                 class.insert(pod);
             }

@@ -126,6 +126,48 @@ fn where_the_limit_falls_only_what_is_too_much_comes_back() {
 }
 
 #[test]
+fn who_is_called_back_and_stays_unready_has_another_called_back_in_its_place() {
+    let mut permits = group(50, 4);
+    assert_eq!(permits.settle(), [0, 1]);
+    permits.set(0, away(true));
+    permits.set(1, away(true));
+    // Another pod becomes unready by itself: one comes back.
+    let unready = Standing {
+        is_ready: false,
+        ..calm(false)
+    };
+    permits.set(3, unready);
+    assert_eq!(permits.settle(), [1]);
+    // Its sidecar takes connections again; its application is not ready.
+    permits.set(1, unready);
+    assert!(permits.settle().is_empty(), "it has its time");
+    assert_eq!(permits.returning().collect::<Vec<_>>(), [1]);
+    permits.stays_unready(1);
+    assert_eq!(permits.settle(), [0]);
+    assert!(!permits.is_given(0) && permits.returning().eq([0]));
+}
+
+#[test]
+fn a_permit_that_is_out_of_reach_is_waited_for_by_nobody() {
+    let mut permits = group(50, 4);
+    assert_eq!(permits.settle(), [0, 1]);
+    permits.set(0, calm(true));
+    permits.set(1, calm(true));
+    permits.set(2, wants(false));
+    assert_eq!(permits.settle(), [1]);
+    // It has died before it could say that it knows: the other one's is asked for.
+    let silent = Standing {
+        is_ready: false,
+        is_reachable: false,
+        ..calm(true)
+    };
+    permits.set(1, silent);
+    assert_eq!(permits.settle(), [0]);
+    permits.set(0, calm(false));
+    assert_eq!(permits.settle(), [2]);
+}
+
+#[test]
 fn a_limit_of_nobody_calls_everybody_back() {
     let mut permits = group(50, 1);
     permits.settle();
