@@ -101,13 +101,20 @@ impl Policies {
         self.insert(metadata, known);
     }
 
-    fn insert(&mut self, metadata: &kube::core::ObjectMeta, policy: Policy) {
+    /// Whose selector cannot be read goes on with the pods that it had: they keep what they run, and
+    /// the limit that they had, and are not handed to the layer below.
+    fn insert(&mut self, metadata: &kube::core::ObjectMeta, mut policy: Policy) {
         let (namespace, name) = name_of(metadata);
         self.worked_out.clear();
-        self.namespaces
-            .entry(namespace)
-            .or_default()
-            .insert(name, policy);
+        let policies = self.namespaces.entry(namespace).or_default();
+        if policy.problem.is_some()
+            && let Some(before) = policies.get(&name)
+            && before.uid == policy.uid
+        {
+            policy.selector.clone_from(&before.selector);
+            policy.patch.readiness = policy.patch.readiness.or(before.patch.readiness);
+        }
+        policies.insert(name, policy);
     }
 
     /// Forgets a RelayPolicy that is gone.
@@ -259,12 +266,10 @@ impl Policies {
                 })),
                 max_unready_percent,
             },
-            // The limit of what is not accepted is not known: that of the defaults.
+            // Whatever else is wrong with it, no more may be unready than any of them says.
             Err(problem) => Assignment {
                 offer: Offer::Keep(problem),
-                max_unready_percent: ringside_api::Settings::default()
-                    .readiness
-                    .max_unready_percent,
+                max_unready_percent: smallest_limit(&layers),
             },
         }
     }
@@ -337,6 +342,14 @@ impl Policies {
     fn merged(&self, policy: Option<&Policy>) -> Result<u32, String> {
         merged(&self.layers(policy))
     }
+}
+
+/// The smallest share of pods that may be unready of those that the layers and the defaults name, in percent.
+fn smallest_limit(layers: &Layers) -> u32 {
+    let default = ringside_api::Settings::default();
+    let layers = [&layers.cluster, &layers.policy].into_iter();
+    let named = layers.filter_map(|patch| patch.readiness?.max_unready_percent);
+    named.fold(default.readiness.max_unready_percent, u32::min)
 }
 
 /// The share of pods that may be unready by the merged settings, or all that is wrong with them.
@@ -466,6 +479,42 @@ mod tests {
         assert_eq!(**assigned, first);
         assert_eq!(policies.first_assignment("shop", "web"), first);
         assert_eq!(policies.worked_out.len(), 1);
+    }
+
+    #[test]
+    fn one_that_becomes_refused_or_unreadable_goes_on_with_its_pods_and_their_limit() {
+        let labels = BTreeMap::from([("app".to_owned(), "web".to_owned())]);
+        let facts = PodFacts {
+            labels: Some(&labels),
+            named_policy: None,
+        };
+        let accepted = policy(
+            "web",
+            json!({"podSelector": {"matchLabels": {"app": "web"}}, "readiness": {"maxUnreadyPercent": 10}}),
+        );
+        let refused = policy(
+            "web",
+            json!({"podSelector": {"matchLabels": {"a b": "x"}}, "readiness": {"maxUnreadyPercent": 10}}),
+        );
+        let mut policies = Policies::default();
+        policies.set(&accepted);
+        let judged = |policies: &mut Policies| {
+            let chosen = policies.choose("shop", &facts).policy.map(str::to_owned);
+            let assignment = policies.assignment("shop", "web");
+            let is_kept = matches!(assignment.offer, Offer::Keep(_));
+            (chosen, is_kept, assignment.max_unready_percent)
+        };
+        let chosen = Some("web".to_owned());
+        assert_eq!(judged(&mut policies), (chosen.clone(), false, 10));
+        policies.set(&refused);
+        assert_eq!(judged(&mut policies), (chosen.clone(), true, 10));
+        policies.set_unreadable(&accepted.metadata, "unknown field `bach`".to_owned());
+        assert_eq!(judged(&mut policies), (chosen, true, 10));
+        // Another one of that name has nothing of it.
+        let mut other = accepted.metadata.clone();
+        other.uid = Some("another".to_owned());
+        policies.set_unreadable(&other, "unknown field `bach`".to_owned());
+        assert_eq!(judged(&mut policies), (None, true, 50));
     }
 
     #[test]
