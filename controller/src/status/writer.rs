@@ -36,9 +36,9 @@ const LOOKED_AT_EVERY: Duration = Duration::from_millis(250);
 const RETRIED_AFTER: Duration = Duration::from_secs(1);
 const RETRIED_AFTER_MOST: Duration = Duration::from_secs(60);
 
-/// Statuses that are being written at a time: a thousand policies that come at once are told of in seconds, and the API server is not
-/// asked for more than a few things at once.
-const WRITES_AT_ONCE: usize = 8;
+/// Statuses that are being written at a time: a thousand policies that come at once are told of in seconds, and of an API server's hundreds
+/// of places most are left to others.
+const WRITES_AT_ONCE: usize = 32;
 
 /// What was written, for metrics.
 #[derive(Debug, Default)]
