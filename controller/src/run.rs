@@ -268,6 +268,9 @@ async fn follow_leadership(
         leads.send_if_modified(|was| std::mem::replace(was, is_leading) != is_leading);
         known.send_replace(leadership);
         if led.changed().await.is_err() {
+            // Nobody renews the lease any more, for whatever reason: another one may lead.
+            leads.send_replace(false);
+            known.send_replace(Leadership::Follows { leader: None });
             return std::future::pending().await;
         }
     }
