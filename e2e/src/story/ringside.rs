@@ -54,19 +54,22 @@ impl Ringside {
         ringside
     }
 
-    /// Waits until no replica is left that is to end: it answers webhooks for a while, as it was told to before.
-    fn await_the_last(&self) {
-        let ends = "jsonpath={.items[*].metadata.deletionTimestamp}";
-        let deployment = "deployment/ringside-controller";
-        let status = [
+    /// Waits until all replicas are what they are to be.
+    fn await_rollout(&self) {
+        self.cluster.kubectl(&[
             "--namespace",
             RELEASE,
             "rollout",
             "status",
-            deployment,
+            "deployment/ringside-controller",
             "--timeout=120s",
-        ];
-        self.cluster.kubectl(&status);
+        ]);
+    }
+
+    /// Waits until no replica is left that is to end: it answers webhooks for a while, as it was told to before.
+    fn await_the_last(&self) {
+        let ends = "jsonpath={.items[*].metadata.deletionTimestamp}";
+        self.await_rollout();
         await_within(PATIENCE, "the end of the replicas before", || {
             self.ask_of_pods(ends).is_empty().then_some(())
         });
@@ -195,14 +198,7 @@ impl Ringside {
                 "--timeout=120s",
             ]);
         } else {
-            self.cluster.kubectl(&[
-                "--namespace",
-                RELEASE,
-                "rollout",
-                "status",
-                deployment,
-                "--timeout=120s",
-            ]);
+            self.await_rollout();
             self.await_injection();
         }
     }
